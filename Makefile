@@ -1,0 +1,51 @@
+# Everything runs in .venv, which `make venv` fills once and again only when pyproject.toml changes.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
+
+.PHONY: help venv run test lint unit bench proto docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+$(STAMP):
+	@echo "==> setting up $(VENV) (once; a few minutes when packages have to be fetched)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "FedKube needs Python 3.11 or newer, this is " + sys.version'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+venv: $(STAMP) ## .venv with all that development needs
+
+run: $(STAMP) ## train the digits example: ten clients, a small CNN
+	@echo "==> fedkube run examples/digits"
+	$(BIN)/fedkube run examples/digits --clients 10
+
+test: $(STAMP) ## everything that has to hold: style, types, layers, generated code, tests
+	@echo "==> ruff, mypy, import-linter, generated code"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m fedkube.proto.generate --check
+	$(BIN)/python docs/generate.py --check
+	@echo "==> pytest"
+	$(BIN)/pytest
+
+unit: $(STAMP) ## the fast tests alone
+	$(BIN)/pytest tests/unit tests/property tests/conformance
+
+bench: $(STAMP) ## the benchmarks, as JSON lines
+	$(BIN)/python -m benchmarks
+
+proto: $(STAMP) ## regenerate the protobuf code
+	$(BIN)/python -m fedkube.proto.generate
+
+docs: $(STAMP) ## regenerate docs/reference.md
+	$(BIN)/python docs/generate.py
+
+clean: ## remove .venv and what the tools cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,6 @@
+"""Starts a worker: ``python -m fedkube_client --server HOST:PORT --name NAME --tls DIR --app DIR``."""
+
+from fedkube_client.main import main
+
+if __name__ == "__main__":
+    main()

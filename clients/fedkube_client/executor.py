@@ -1,0 +1,133 @@
+"""The agent's side of its executor: a process that has the ClientApp loaded and waits for messages.
+
+The app's code runs there and nowhere else. Whatever it does to its process (a crash, a leak, an
+endless loop, ``os._exit``), the agent sees it end, says so, and starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedkube.core.errors import AppInvalid
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.proto.v1 import executor_pb2 as xpb
+from fedkube_client import pipe
+from fedkube_client.segments import Segment
+
+
+class Ended(Exception):
+    """The executor's process is gone. ``failure`` says how, for the server."""
+
+    def __init__(self, failure: pb.Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """What an executor needs to load the ClientApp."""
+
+    folder: Path
+    component: str
+    threads: int
+
+
+class Executor:
+    """One process. Methods block; an agent calls them on a thread."""
+
+    def __init__(self, app: AppSettings) -> None:
+        ours, theirs = socket.socketpair()
+        self._channel = ours
+        self._mapped: set[int] = set()
+        self._killed_because = ""
+        self._lock = threading.Lock()
+        environment = dict(os.environ)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            environment[name] = str(app.threads)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "fedkube_client.executor_main", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def load(self, request: xpb.Load) -> None:
+        """Load the ClientApp; AppInvalid, with its traceback, if it cannot be."""
+        try:
+            pipe.send(self._channel, request)
+            loaded, _ = pipe.receive(self._channel, xpb.Loaded)
+        except pipe.Closed:
+            raise Ended(self._how_it_ended()) from None
+        if loaded.traceback:
+            raise AppInvalid("the ClientApp cannot be loaded", details=loaded.traceback)
+
+    def execute(
+        self, request: xpb.Execute, segments: dict[int, tuple[int, int]]
+    ) -> tuple[xpb.Executed, Segment | None]:
+        """Have a message handled; the reply, and the segment that its arrays are in.
+
+        ``segments``: number to descriptor and size, of all that the task refers to. Those that the
+        process has not mapped yet are passed to it.
+        """
+        for number, (_, nbytes) in segments.items():
+            if number not in self._mapped:
+                request.segments.add(id=number, nbytes=nbytes)
+        descriptors = [segments[each.id][0] for each in request.segments]
+        self._mapped -= set(request.dropped)
+        self._mapped |= set(segments)
+        try:
+            pipe.send(self._channel, request, descriptors)
+            executed, received = pipe.receive(self._channel, xpb.Executed)
+        except pipe.Closed:
+            raise Ended(self._how_it_ended()) from None
+        if executed.segment_nbytes:
+            return executed, Segment(received[0], executed.segment_nbytes)
+        return executed, None
+
+    def kill(self, because: str) -> None:
+        """End the process at once; a call that waits for it raises Ended with this reason."""
+        with self._lock:
+            self._killed_because = self._killed_because or because
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process, and wait until it is gone."""
+        self._channel.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def _how_it_ended(self) -> pb.Failure:
+        code = self._process.wait()
+        with self._lock:
+            because = self._killed_because
+        if because:
+            return pb.Failure(code=pb.Failure.TIMED_OUT, reason=because)
+        if code == -signal.SIGKILL:
+            return pb.Failure(
+                code=pb.Failure.KILLED,
+                reason="the client's process was killed (SIGKILL): by the kernel because memory ran "
+                "out, or by a person",
+            )
+        if code < 0:
+            name = signal.Signals(-code).name
+            return pb.Failure(
+                code=pb.Failure.CRASHED, reason=f"the client's process crashed ({name})"
+            )
+        return pb.Failure(
+            code=pb.Failure.CRASHED,
+            reason=f"the client's process ended by itself, with exit code {code}",
+        )

@@ -1,0 +1,72 @@
+"""The worker's process: an agent on an event loop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from fedkube.app import project
+from fedkube.core import logs
+from fedkube.core.errors import FedKubeError
+from fedkube.wire import channels
+from fedkube_client.agent import Agent, Refused
+from fedkube_client.executor import AppSettings
+
+# A server that is restarted comes back within this time, or the worker ends.
+_GIVE_UP_S = 60.0
+
+
+def main() -> None:
+    """Parse the command line and serve clients."""
+    parser = argparse.ArgumentParser(prog="fedkube_client", description=__doc__)
+    parser.add_argument("--server", required=True, help="HOST:PORT of the aggregation server")
+    parser.add_argument("--name", required=True, help="this worker's name, as in its certificate")
+    parser.add_argument("--tls", type=Path, required=True, help="ca.pem, cert.pem and key.pem")
+    parser.add_argument("--app", type=Path, required=True, help="the Flower app's folder")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a client")
+    parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the worker")
+    options = parser.parse_args()
+    logs.to_stderr()
+    # Ctrl-C reaches every process of a terminal; whoever started the worker ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        app = project.read(options.app)
+    except FedKubeError as error:
+        sys.exit(f"fedkube: {error.message}")
+    settings = AppSettings(app.folder, app.clientapp, options.threads)
+    agent = Agent(options.server, options.name, channels.Credentials(options.tls), settings)
+    if options.lifeline_fd is not None:
+        _follow_launcher(options.lifeline_fd, agent)
+    try:
+        asyncio.run(_serve(agent))
+    except Refused as error:
+        sys.exit(f"fedkube: {error}")
+
+
+async def _serve(agent: Agent) -> None:
+    work = asyncio.ensure_future(agent.run(_GIVE_UP_S))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        agent.close()
+
+
+def _follow_launcher(descriptor: int, agent: Agent) -> None:
+    """The launcher holds the other end of a pipe; when it dies, however it dies, this ends."""
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        agent.close()
+        os._exit(0)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

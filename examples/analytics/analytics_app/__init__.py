@@ -1,0 +1,1 @@
+"""Flower app: global statistics of data that stays with the clients."""

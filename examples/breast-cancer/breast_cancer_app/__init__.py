@@ -1,0 +1,1 @@
+"""Flower app: logistic regression on the Wisconsin breast cancer data."""

@@ -1,0 +1,208 @@
+"""Flower's records to what travels, and back: a ``RecordDict`` is a ``Content`` and a list of blobs.
+
+Order, names and the types of values survive: an int comes back as an int, an empty list as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedkube.app.arrays import elements_of, from_bytes
+from fedkube.core.errors import Rejected
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire.limits import INLINE_BYTES, MAX_BLOBS
+
+_INT64 = range(-(1 << 63), 1 << 63)
+_UINT64 = range(1 << 63, 1 << 64)
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Collects the blobs of one or more record dicts.
+
+    Messages of one round share their arrays, so an ``Array`` object that was seen before gives the
+    same blob again.
+    """
+
+    blobs: list[memoryview] = field(default_factory=list)
+    _seen: dict[int, tuple[Array, int]] = field(default_factory=dict)
+
+    def encode(self, records: RecordDict) -> pb.Content:
+        """The records without their arrays' bytes, which are added to ``blobs``."""
+        content = pb.Content()
+        for name, record in records.items():
+            entry = content.records.add(name=name)
+            if isinstance(record, ArrayRecord):
+                entry.arrays.SetInParent()
+                for key, array in record.items():
+                    self._array(entry.arrays.items.add(name=key), array)
+            else:
+                values = entry.metrics if isinstance(record, MetricRecord) else entry.configs
+                values.SetInParent()
+                for key, value in record.items():
+                    self._value(values.items.add(key=key), value)
+        return content
+
+    def _array(self, entry: pb.Array, array: Array) -> None:
+        elements = elements_of(array, entry.name)
+        entry.stype = array.stype
+        if elements is None:
+            entry.opaque = True
+            entry.dtype = array.dtype
+            entry.shape.extend(array.shape)
+        else:
+            entry.dtype = elements.dtype.name
+            entry.shape.extend(elements.shape)
+            if (array.dtype, tuple(array.shape)) != (entry.dtype, elements.shape):
+                entry.declared_dtype = array.dtype
+                entry.declared_shape.extend(array.shape)
+        seen = self._seen.get(id(array))
+        if seen is None:
+            data = memoryview(array.data) if elements is None else _bytes_of(elements)
+            # The array is kept beside its number: an id may be given again once it is gone.
+            seen = self._seen[id(array)] = (array, self._add(data))
+        entry.blob = seen[1]
+
+    def _value(self, entry: pb.Value, value: Any) -> None:
+        if isinstance(value, bytes) and len(value) > INLINE_BYTES:
+            entry.blob = self._add(memoryview(value))
+            return
+        try:
+            set_value(entry, value)
+        except ValueError as error:
+            raise Rejected(f"value {entry.key!r}: {error}") from None
+
+    def _add(self, data: memoryview) -> int:
+        if len(self.blobs) >= MAX_BLOBS:
+            raise Rejected(f"a message holds at most {MAX_BLOBS} arrays")
+        self.blobs.append(data)
+        return len(self.blobs) - 1
+
+
+def decode(content: pb.Content, blobs: Sequence[memoryview]) -> RecordDict:
+    """The records again; Rejected where the content does not fit its blobs."""
+    records = RecordDict()
+    for entry in content.records:
+        kind = entry.WhichOneof("kind")
+        record: ArrayRecord | MetricRecord | ConfigRecord
+        if kind == "arrays":
+            record = ArrayRecord()
+            for item in entry.arrays.items:
+                record[item.name] = _array(item, blobs)
+        elif kind == "metrics":
+            record = MetricRecord()
+            _values(entry.metrics, blobs, record.__setitem__)
+        elif kind == "configs":
+            record = ConfigRecord()
+            _values(entry.configs, blobs, record.__setitem__)
+        else:
+            raise Rejected(f"record {entry.name!r} is of no known kind")
+        records[entry.name] = record
+    return records
+
+
+def set_value(entry: pb.Value, value: Any) -> None:
+    """Put a metric's or config's value into its entry; ValueError where it cannot travel."""
+    if isinstance(value, list):
+        _set_list(entry, value)
+    elif isinstance(value, bool):
+        entry.boolean = value
+    elif isinstance(value, int):
+        if value in _INT64:
+            entry.integer = value
+        elif value in _UINT64:
+            entry.natural = value
+        else:
+            raise ValueError(f"{value} does not fit into 64 bits")
+    elif isinstance(value, float):
+        entry.real = value
+    elif isinstance(value, str):
+        entry.text = value
+    elif isinstance(value, bytes):
+        entry.data = value
+    else:
+        raise ValueError(f"a {type(value).__name__} cannot travel")
+
+
+def _set_list(entry: pb.Value, value: list[Any]) -> None:
+    kind = type(value[0]) if value else float
+    if kind is bool:
+        entry.booleans.items.extend(value)
+        entry.booleans.SetInParent()
+    elif kind is int:
+        if any(item not in _INT64 for item in value):
+            raise ValueError("a list's integers must fit into 64 bits")
+        entry.integers.items.extend(value)
+    elif kind is float or issubclass(kind, float):
+        entry.reals.items.extend(value)
+        entry.reals.SetInParent()
+    elif kind is str:
+        entry.texts.items.extend(value)
+    elif kind is bytes:
+        entry.datas.items.extend(value)
+    else:
+        raise ValueError(f"a list of {kind.__name__} cannot travel")
+
+
+def get_value(entry: pb.Value) -> Any:
+    """The value of an entry that is no blob."""
+    kind = entry.WhichOneof("kind")
+    if kind is None:
+        raise Rejected(f"value {entry.key!r} is empty")
+    value = getattr(entry, kind)
+    return list(value.items) if kind in _LISTS else value
+
+
+_LISTS = ("reals", "integers", "booleans", "texts", "datas")
+
+
+def from_values(values: pb.Values) -> dict[str, Any]:
+    """A flat config, such as the run config."""
+    return {entry.key: get_value(entry) for entry in values.items}
+
+
+def to_values(config: dict[str, Any]) -> pb.Values:
+    """A flat config, such as the run config, as what travels."""
+    values = pb.Values()
+    for key, value in config.items():
+        set_value(values.items.add(key=key), value)
+    return values
+
+
+def _values(
+    values: pb.Values, blobs: Sequence[memoryview], put: Callable[[str, Any], None]
+) -> None:
+    for entry in values.items:
+        try:
+            if entry.WhichOneof("kind") == "blob":
+                put(entry.key, bytes(_blob(entry.blob, blobs)))
+            else:
+                put(entry.key, get_value(entry))
+        except TypeError as error:
+            raise Rejected(f"value {entry.key!r}: {error}") from None
+
+
+def _array(item: pb.Array, blobs: Sequence[memoryview]) -> Array:
+    data = _blob(item.blob, blobs)
+    shape = tuple(item.shape)
+    if item.opaque:
+        return Array(dtype=item.dtype, shape=shape, stype=item.stype, data=bytes(data))
+    if not item.HasField("declared_dtype"):
+        return from_bytes(data, item.dtype, shape, item.stype)
+    declared = tuple(item.declared_shape)
+    return from_bytes(data, item.dtype, shape, item.stype, item.declared_dtype, declared)
+
+
+def _blob(index: int, blobs: Sequence[memoryview]) -> memoryview:
+    if index >= len(blobs):
+        raise Rejected(f"there is no blob {index}: {len(blobs)} came")
+    return blobs[index]
+
+
+def _bytes_of(elements: Any) -> memoryview:
+    # A zero-sized or zero-dimensional array has no byte view that memoryview.cast would make.
+    return memoryview(elements.reshape(-1).view("u1"))

@@ -1,0 +1,71 @@
+"""The ``fedkube`` command: its verbs, and how errors are shown."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from fedkube import __version__
+from fedkube.cli import doctor, new, run
+from fedkube.core.errors import Exit, FedKubeError
+
+EXIT_CODES = {
+    Exit.OK: "the run succeeded, or the command did what it says",
+    Exit.INTERNAL: "a defect of FedKube itself; the traceback is for its developers",
+    Exit.USAGE: "the command line is wrong; nothing was started",
+    Exit.APP_INVALID: "the folder is no Flower app, or the app's code cannot be loaded",
+    Exit.RUN_FAILED: "the run began and did not end well; the run folder says why",
+    Exit.ENVIRONMENT: "this machine lacks something: a free port, disk space, a package",
+    Exit.STOPPED: "the run was stopped by Ctrl-C or SIGTERM; the run folder is complete up to then",
+}
+
+app = typer.Typer(
+    name="fedkube",
+    help="Federated learning that runs unmodified Flower apps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit codes: "
+    + " · ".join(f"[bold]{code.value}[/bold] {text}" for code, text in EXIT_CODES.items()),
+)
+app.command("run")(run.run)
+app.command("new")(new.new)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedkube {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Federated learning that runs unmodified Flower apps."""
+
+
+def show(error: FedKubeError) -> None:
+    """Print an error the way a person wants to read it: details first, the sentence last."""
+    console = Console(stderr=True, highlight=False)
+    if error.details:
+        console.print(escape(error.details), style="dim", soft_wrap=True)
+    console.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
+    if error.hint:
+        console.print(f"[bold]hint:[/bold]  {escape(error.hint)}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; every error that a person can mend is a sentence and an exit code."""
+    try:
+        app()
+    except FedKubeError as error:
+        show(error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,188 @@
+"""``fedkube run``: a Flower app through real federated rounds on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import secrets
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedkube import __version__
+from fedkube.api.v1alpha1 import Checkpoints, FederatedRunSpec, Pool, Server
+from fedkube.app import project
+from fedkube.cli.progress import view_for
+from fedkube.core import ids, planner
+from fedkube.core.errors import Exit, Usage
+from fedkube.core.run_states import RunState
+from fedkube.local import machine
+from fedkube.local.launcher import Launcher
+from fedkube.store.run_folder import RunFolder, RunRecord
+
+_EXITS = {
+    "AppInvalid": Exit.APP_INVALID,
+    "Environment": Exit.ENVIRONMENT,
+    "Usage": Exit.USAGE,
+}
+
+
+def run(
+    app: Annotated[str, typer.Argument(help="The Flower app's folder.")],
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            "--clients",
+            help="Logical clients, each with its partition. Default: what the app's own settings "
+            f"say, or {project.DEFAULT_CLIENTS}.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", help="Processes that serve clients in turn. Default: what the machine has.",
+            show_default=False,
+        ),
+    ] = None,
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run-config",
+            "-c",
+            help="Overrides of the app's run config: 'key=value key2=\"two words\"', or a TOML file.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The run folder. Default: runs/RUN-ID.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Same seed, same final model. Default: one is drawn, and written down.",
+            show_default=False,
+        ),
+    ] = None,
+    client_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--client-timeout",
+            help="Seconds that a client may take for one message; then its process is ended and the "
+            "client counts as failed. Default: no limit but the app's own.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", help="CPU threads that a client computes with.")
+    ] = 1,
+    port: Annotated[
+        int, typer.Option("--port", help="The server's port on 127.0.0.1; 0 takes a free one.")
+    ] = 0,
+    checkpoint_every: Annotated[
+        int, typer.Option("--checkpoint-every", help="Keep every so many rounds' model; 0: none.")
+    ] = 1,
+    keep_checkpoints: Annotated[
+        int, typer.Option("--keep-checkpoints", help="Keep the newest so many; 0: all.")
+    ] = 3,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The last line on stdout is the result as JSON.")
+    ] = False,
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Show how far the run is.")
+    ] = True,
+) -> None:
+    """Run a Flower app, as it is, through federated rounds on this machine."""
+    loaded = project.read(app)
+    config = project.merge(loaded.config, project.parse_overrides(run_config or []))
+    count = clients if clients is not None else loaded.clients or project.DEFAULT_CLIENTS
+    plan = planner.plan(machine.look(), count, workers, threads)
+    spec = FederatedRunSpec(
+        app=str(loaded.folder),
+        run_config=config,
+        pool=Pool(clients=count, client_timeout_s=_positive(client_timeout), threads=threads),
+        server=Server(listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}"),
+        checkpoints=Checkpoints(
+            every=_in_range("--checkpoint-every", checkpoint_every, 0),
+            keep=_in_range("--keep-checkpoints", keep_checkpoints, 0),
+        ),
+        seed=secrets.randbits(32) if seed is None else _in_range("--seed", seed, 0, 2**63 - 1),
+    )
+    now = datetime.now().astimezone()
+    run_id = ids.run_id(loaded.name, now, os.urandom(2))
+    folder = RunFolder.create(out or Path("runs") / run_id)
+    record = RunRecord(
+        run_id=run_id,
+        app=loaded.name,
+        spec=spec,
+        versions=_versions(),
+        plan=plan.why,
+        workers=len(plan.workers),
+        created_at=now,
+    )
+    folder.write_record(record)
+    console = Console(stderr=as_json, highlight=False)
+    with view_for(console, record, progress) as view:
+        ended = asyncio.run(Launcher(folder, plan, view).run())
+    view.conclude(ended, folder.path)
+    if as_json:
+        sys.stdout.write(json.dumps(result(ended, folder.path)) + "\n")
+    raise typer.Exit(exit_code(ended))
+
+
+def result(record: RunRecord, out: Path) -> dict[str, object]:
+    """What ``--json`` prints."""
+    return {
+        "run_id": record.run_id,
+        "state": str(record.state),
+        "rounds": record.rounds,
+        "clients": record.clients,
+        "metrics": record.metrics,
+        "model": record.model.model_dump() if record.model else None,
+        "duration_s": round(record.duration_s, 3),
+        "bytes_up": record.bytes_up,
+        "bytes_down": record.bytes_down,
+        "server_peak_rss_bytes": record.server_peak_rss_bytes,
+        "out": str(out),
+        **({"reason": record.reason, "message": record.message} if record.reason else {}),
+    }
+
+
+def exit_code(record: RunRecord) -> Exit:
+    """The exit code of a run that has ended."""
+    if record.state is RunState.SUCCEEDED:
+        return Exit.OK
+    if record.state is RunState.STOPPED:
+        return Exit.STOPPED
+    return _EXITS.get(record.reason, Exit.RUN_FAILED)
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1e9:
+        raise Usage(f"--client-timeout is {value:g}, and must be a number of seconds above 0")
+    return value
+
+
+def _in_range(option: str, value: int, low: int, high: int | None = None) -> int:
+    if value < low or (high is not None and value > high):
+        upper = "" if high is None else f" and at most {high}"
+        raise Usage(f"{option} is {value}, and must be at least {low}{upper}")
+    return value
+
+
+def _versions() -> dict[str, str]:
+    names = ("flwr", "grpcio", "numpy", "protobuf")
+    return {
+        "fedkube": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "platform": platform.platform(),
+    }

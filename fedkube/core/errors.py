@@ -1,0 +1,72 @@
+"""Errors, sorted by what the caller does next.
+
+::
+
+    FedKubeError
+    ├── Usage          the command line is wrong            -> correct it
+    ├── AppInvalid     the app cannot be loaded             -> mend the app
+    ├── RunFailed      the run began and did not succeed    -> read the reason
+    ├── Environment    this machine lacks something         -> free it, install it
+    └── Rejected       what a peer sent breaks a rule       -> drop it, tell the peer
+
+Every error is one sentence that says what is wrong, and where possible a hint that says what to do.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the ``fedkube`` command, as the reference documents them."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    APP_INVALID = 3
+    RUN_FAILED = 4
+    ENVIRONMENT = 5
+    STOPPED = 130
+
+
+class FedKubeError(Exception):
+    """An error that a person is meant to read.
+
+    ``details`` is text that belongs beside the sentence and not in it, such as an app's traceback.
+    """
+
+    exit_code = Exit.INTERNAL
+
+    def __init__(self, message: str, *, hint: str = "", details: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+
+
+class Usage(FedKubeError):
+    """The command line or an option's value is wrong; nothing was started."""
+
+    exit_code = Exit.USAGE
+
+
+class AppInvalid(FedKubeError):
+    """The folder is no Flower app, or its code cannot be loaded."""
+
+    exit_code = Exit.APP_INVALID
+
+
+class RunFailed(FedKubeError):
+    """The run began and did not end well."""
+
+    exit_code = Exit.RUN_FAILED
+
+
+class Environment(FedKubeError):
+    """This machine lacks something: a free port, disk space, a package."""
+
+    exit_code = Exit.ENVIRONMENT
+
+
+class Rejected(FedKubeError):
+    """What a peer sent breaks a rule of the exchange."""

@@ -1,0 +1,79 @@
+"""How many workers to start, from what is free: the first planner, for one machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedkube.core.errors import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine offers.
+
+    ``cores``: that this process may use. ``memory_bytes``: installed. ``gpus``: CUDA device ids.
+    """
+
+    cores: int
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker to start: its number, the threads its client may use, the GPU it is bound to."""
+
+    index: int
+    threads: int
+    gpu: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The workers, and in words why it is these."""
+
+    workers: tuple[Worker, ...]
+    why: str
+
+
+# A worker that has loaded torch and an app of moderate size needs about this much.
+WORKER_BYTES = 512 * 1024 * 1024
+
+
+def plan(machine: Machine, clients: int, workers: int | None, threads: int = 1) -> Plan:
+    """Workers for ``clients`` logical clients.
+
+    Threads per client do not follow the number of workers: floating-point sums depend on how many
+    threads share them, and a run must end the same with one worker and with several.
+    """
+    if clients < 1:
+        raise Usage(f"--clients is {clients}, and a run needs at least 1")
+    if workers is not None and workers < 1:
+        raise Usage(f"--workers is {workers}, and a run needs at least 1")
+    if threads < 1:
+        raise Usage(f"--threads is {threads}, and a client needs at least 1")
+    count, why = _count(machine, clients, workers, threads)
+    gpus = machine.gpus
+    return Plan(
+        tuple(Worker(i, threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)), why
+    )
+
+
+def _count(machine: Machine, clients: int, workers: int | None, threads: int) -> tuple[int, str]:
+    if workers is not None:
+        if workers > clients:
+            return clients, f"{_n(clients, 'worker')}: more than there are clients would idle"
+        return workers, f"{_n(workers, 'worker')}, as asked"
+    by_compute = len(machine.gpus) or max(1, machine.cores // threads)
+    by_memory = max(1, machine.memory_bytes // WORKER_BYTES)
+    count = min(by_compute, by_memory, clients)
+    if count == clients:
+        return count, f"{_n(count, 'worker')}: one for each client"
+    if count == by_memory < by_compute:
+        return count, f"{_n(count, 'worker')}: memory for {WORKER_BYTES >> 20} MiB each"
+    what = _n(len(machine.gpus), "GPU") if machine.gpus else _n(machine.cores, "core")
+    return count, f"{_n(count, 'worker')}: this machine has {what}"
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,271 @@
+"""Launches a run on this machine: a throw-away CA, one server, some workers; and sees it through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedkube.core.errors import Environment, Exit
+from fedkube.core.planner import Plan, Worker
+from fedkube.core.run_states import RunEvent, RunState, move
+from fedkube.local.logs import LogBook
+from fedkube.local.processes import Child, Lifeline, start
+from fedkube.pki.authority import Authority
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store import plots
+from fedkube.store.run_folder import RunFolder, RunRecord
+from fedkube.wire.channels import Credentials
+from fedkube.wire.control import ControlClient
+from fedkube.wire.identity import Identity, Role
+
+# No run on a laptop is longer than this; the certificates are gone with the run in any case.
+_CERTIFICATES = timedelta(days=30)
+# A worker that keeps dying within a minute is not started again more often than this in a row.
+_MAX_RESTARTS = 5
+_STABLE_S = 60.0
+# After Ctrl-C: for the server to write down where the run stood, then for each process to end.
+_STOP_S = 4.0
+_END_S = 1.0
+
+
+class View(Protocol):
+    """Who looks on: a terminal, a log, nobody."""
+
+    def log(self, source: str, line: str) -> None:
+        """A process has printed a line."""
+
+    def snapshot(self, snapshot: pb.Snapshot) -> None:
+        """Where the run is now."""
+
+
+class Launcher:
+    """One run. ``folder`` has its record, in state Pending."""
+
+    def __init__(self, folder: RunFolder, plan: Plan, view: View) -> None:
+        self._folder = folder
+        self._record = folder.read_record()
+        self._plan = plan
+        self._view = view
+        self._log = LogBook(folder.path / "log.txt", view.log)
+        self._authority = Authority(
+            f"fedkube run {self._record.run_id}", datetime.now(UTC), _CERTIFICATES
+        )
+        self._lifeline = Lifeline()
+        self._stop = asyncio.Event()
+        self._stop_reason = ""
+        self._broken = ""
+        self._over = False
+        self._workers: dict[int, Child] = {}
+
+    async def run(self) -> RunRecord:
+        """Launch the run and return its record when it has ended, whichever way."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            with tempfile.TemporaryDirectory(prefix="fedkube-") as secrets:
+                code = await self._run(Path(secrets))
+        finally:
+            self._lifeline.close()
+            self._log.close()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+        return self._conclude(code)
+
+    def stop(self, reason: str) -> None:
+        """End the run; its folder will say Stopped and why."""
+        self._stop_reason = self._stop_reason or reason
+        self._stop.set()
+
+    # ------------------------------------------------------------- the course of a run
+
+    async def _run(self, secrets: Path) -> int:
+        server, port = await self._start_server(secrets)
+        if port is None:
+            return await server.wait()
+        address = f"127.0.0.1:{port}"
+        control = ControlClient(address, Credentials(self._certificate(secrets, Role.OPERATOR)))
+        async with _background() as background:
+            background.append(asyncio.create_task(self._watch(control)))
+            keepers = [
+                asyncio.create_task(self._keep_worker(worker, address, secrets))
+                for worker in self._plan.workers
+            ]
+            background += keepers
+            background.append(asyncio.create_task(self._see_all_given_up(keepers)))
+            stopped = asyncio.create_task(self._stop.wait())
+            ended = asyncio.create_task(server.process.wait())
+            background += [stopped, ended]
+            await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if server.running:
+                await self._end_server(control, server)
+            self._over = True
+            code = await server.wait()
+            await asyncio.gather(*(child.end(_END_S) for child in self._workers.values()))
+            await control.close()
+        return code
+
+    async def _start_server(self, secrets: Path) -> tuple[Child, int | None]:
+        """Start the server; its port, or None if it could not start."""
+        ready, announce = os.pipe()
+        tls = self._certificate(secrets, Role.SERVER)
+        try:
+            server = await start(
+                "server",
+                "fedkube_server",
+                [
+                    *("--folder", str(self._folder.path.resolve())),
+                    *("--tls", str(tls)),
+                    *("--ready-fd", str(announce)),
+                    *("--lifeline-fd", str(self._lifeline.child_end)),
+                ],
+                self._environment(),
+                [announce, self._lifeline.child_end],
+                self._log,
+            )
+        finally:
+            os.close(announce)
+        with os.fdopen(ready) as pipe:
+            # Ends with the line, or with the process.
+            line = await asyncio.to_thread(pipe.readline)
+        return server, json.loads(line)["port"] if line else None
+
+    async def _end_server(self, control: ControlClient, server: Child) -> None:
+        """Have the server write down that the run stopped; if it does not, end it."""
+        await control.stop(self._stop_reason, _STOP_S / 2, broken=bool(self._broken))
+        try:
+            await asyncio.wait_for(asyncio.shield(server.process.wait()), _STOP_S)
+        except TimeoutError:
+            await server.end(_END_S)
+
+    async def _watch(self, control: ControlClient) -> None:
+        async for snapshot in control.watch():
+            self._view.snapshot(snapshot)
+            if self._log.trouble is not None:
+                self.stop(self._log.trouble.message)
+
+    # ------------------------------------------------------------- workers
+
+    async def _keep_worker(self, worker: Worker, address: str, secrets: Path) -> bool:
+        """Keep one worker running as long as the run needs it; True if that is hopeless."""
+        name = f"worker-{worker.index}"
+        tls = self._certificate(secrets, Role.WORKER, name)
+        loop = asyncio.get_running_loop()
+        restarts = 0
+        while restarts <= _MAX_RESTARTS:
+            began = loop.time()
+            child = await start(
+                name,
+                "fedkube_client",
+                [
+                    *("--server", address),
+                    *("--name", name),
+                    *("--tls", str(tls)),
+                    *("--app", self._record.spec.app),
+                    *("--threads", str(worker.threads)),
+                    *("--lifeline-fd", str(self._lifeline.child_end)),
+                ],
+                self._environment(worker.gpu),
+                [self._lifeline.child_end],
+                self._log,
+            )
+            self._workers[worker.index] = child
+            code = await child.wait()
+            if self._over or code == 0:
+                return False
+            restarts = restarts + 1 if loop.time() - began < _STABLE_S else 1
+            self._log.write("fedkube", f"{name} {_ended(code)}; starting it again")
+            await asyncio.sleep(min(5.0, 0.05 * 2**restarts))
+        self._log.write("fedkube", f"{name} ended {restarts} times in a row; it is given up")
+        return True
+
+    async def _see_all_given_up(self, keepers: list[asyncio.Task[bool]]) -> None:
+        """Without workers the run would wait for ever."""
+        if all(await asyncio.gather(*keepers)):
+            self._broken = "every worker ended again and again; log.txt has what they printed"
+            self.stop(self._broken)
+
+    # ------------------------------------------------------------- what children get
+
+    def _certificate(self, secrets: Path, role: Role, name: str = "run") -> Path:
+        identity = Identity(self._record.run_id, role, name)
+        hosts = ("127.0.0.1", "localhost") if role is Role.SERVER else ()
+        return self._authority.issue_to(
+            secrets / f"{role}-{name}",
+            f"{role} {name}",
+            identity.uri(),
+            hosts,
+            server=role is Role.SERVER,
+        )
+
+    def _environment(self, gpu: str | None = None) -> Mapping[str, str]:
+        environment = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            # Strings hash alike in all processes of a run, so sets of them have one order.
+            "PYTHONHASHSEED": str(self._record.spec.seed % 2**32),
+            "FLWR_TELEMETRY_ENABLED": "0",
+        }
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        return environment
+
+    # ------------------------------------------------------------- the end
+
+    def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        self._log.write("fedkube", f"stopping: {name}")
+        self.stop(f"stopped by {name}")
+
+    def _conclude(self, code: int) -> RunRecord:
+        """Read what the server wrote, and put down what it could not."""
+        record = self._folder.read_record()
+        if not record.state.final:
+            stopped = self._stop.is_set() and not self._broken
+            event = RunEvent.STOPPED if stopped else RunEvent.BROKE
+            record.state = move(record.state, event)
+            record.ended_at = datetime.now(UTC)
+            record.duration_s = (record.ended_at - record.created_at).total_seconds()
+            record.reason, record.message = self._why(code)
+            with contextlib.suppress(Environment):
+                self._folder.write_record(record)
+        if self._log.trouble is not None and record.state is not RunState.SUCCEEDED:
+            record.state, record.reason = RunState.FAILED, "Environment"
+            record.message = self._log.trouble.message
+        with contextlib.suppress(Environment):
+            title = f"{record.run_id}   {record.state}"
+            plots.draw(self._folder.read_history(), title, self._folder.path / "metrics.png")
+        return record
+
+    def _why(self, code: int) -> tuple[str, str]:
+        if self._stop.is_set():
+            return "Broken" if self._broken else "Stopped", self._stop_reason
+        if code == Exit.ENVIRONMENT:
+            return "Environment", "the server could not go on, see log.txt"
+        return "ServerEnded", f"the aggregation server {_ended(code)}, see log.txt"
+
+
+def _ended(code: int) -> str:
+    if code < 0:
+        return f"was killed ({signal.Signals(-code).name})"
+    return f"ended with exit code {code}"
+
+
+@contextlib.asynccontextmanager
+async def _background() -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """Tasks that are cancelled when what they are for is over."""
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,56 @@
+"""What server and clients print: all of it into ``log.txt``, line by line to whoever looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from fedkube.core.errors import Environment
+from fedkube.store import atomic
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# A line without an end is cut here, so that a process that prints no line ends cannot fill memory.
+_MAX_LINE = 64 * 1024
+
+
+class LogBook:
+    """``log.txt``. ``show``: called with the source and the line, escape codes removed."""
+
+    def __init__(self, path: Path, show: Callable[[str, str], None]) -> None:
+        self._path = path
+        self._show = show
+        self._file: IO[str] = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self.trouble: Environment | None = None
+
+    def write(self, source: str, line: str) -> None:
+        """One line of one process. A log that cannot be written is reported once."""
+        line = _ANSI.sub("", line).rstrip()
+        try:
+            self._file.write(f"{datetime.now().astimezone():%H:%M:%S.%f} {source:<9} {line}\n")
+        except OSError as error:
+            self.trouble = self.trouble or atomic.trouble(error, self._path)
+        self._show(source, line)
+
+    async def follow(self, source: str, stream: asyncio.StreamReader) -> None:
+        """Write a process's lines until it closes its output."""
+        rest = b""
+        while chunk := await stream.read(_MAX_LINE):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.write(source, line.decode("utf-8", "replace"))
+            if len(rest) > _MAX_LINE:
+                self.write(source, rest.decode("utf-8", "replace"))
+                rest = b""
+        if rest:
+            self.write(source, rest.decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """No more lines."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self.trouble = self.trouble or atomic.trouble(error, self._path)

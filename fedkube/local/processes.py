@@ -1,0 +1,84 @@
+"""Child processes that end with their launcher, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedkube.local.logs import LogBook
+
+
+@dataclass(slots=True)
+class Child:
+    """A running process and the task that writes down its output."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    output: asyncio.Task[None]
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.returncode is None
+
+    async def wait(self) -> int:
+        """Wait for its end and for its last line; its exit code, negative for a signal."""
+        code = await self.process.wait()
+        # Something that it started may hold the pipe open for longer than it lived.
+        await asyncio.wait({self.output}, timeout=1.0)
+        return code
+
+    async def end(self, grace_s: float) -> None:
+        """Ask it to end, and after a moment make it."""
+        if self.running:
+            self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), grace_s)
+            except TimeoutError:
+                self.process.kill()
+        await self.wait()
+
+
+class Lifeline:
+    """A pipe whose one end only the launcher has: when it goes, the children read its end."""
+
+    def __init__(self) -> None:
+        self.child_end, self._our_end = os.pipe()
+
+    def close(self) -> None:
+        """Let go; children that still run end."""
+        os.close(self.child_end)
+        os.close(self._our_end)
+
+
+async def start(
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    descriptors: Sequence[int],
+    log: LogBook,
+) -> Child:
+    """Run a module of ours in a Python of its own.
+
+    In a session of its own, too: Ctrl-C in the terminal reaches the launcher alone, which ends the
+    run in good order.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # the folder we stand in is the user's, not a place to import from
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(environment),
+        pass_fds=list(descriptors),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    return Child(name, process, asyncio.create_task(log.follow(name, process.stdout)))

@@ -1,0 +1,1 @@
+"""Certificates: who may talk to whom. The only package that knows cryptography."""

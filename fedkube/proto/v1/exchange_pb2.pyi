@@ -1,0 +1,376 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Blob(_message.Message):
+    __slots__ = ("id", "digest", "nbytes", "held")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    digest: bytes
+    nbytes: int
+    held: bool
+    def __init__(self, id: _Optional[int] = ..., digest: _Optional[bytes] = ..., nbytes: _Optional[int] = ..., held: bool = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "stype", "blob", "opaque", "declared_dtype", "declared_shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    STYPE_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    OPAQUE_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    stype: str
+    blob: int
+    opaque: bool
+    declared_dtype: str
+    declared_shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., stype: _Optional[str] = ..., blob: _Optional[int] = ..., opaque: bool = ..., declared_dtype: _Optional[str] = ..., declared_shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Arrays(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Array]
+    def __init__(self, items: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
+
+class Doubles(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, items: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Ints(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, items: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Bools(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, items: _Optional[_Iterable[bool]] = ...) -> None: ...
+
+class Strings(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, items: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ByteStrings(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, items: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("key", "real", "integer", "natural", "boolean", "text", "data", "blob", "reals", "integers", "booleans", "texts", "datas")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REAL_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NATURAL_FIELD_NUMBER: _ClassVar[int]
+    BOOLEAN_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    REALS_FIELD_NUMBER: _ClassVar[int]
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    BOOLEANS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    DATAS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    real: float
+    integer: int
+    natural: int
+    boolean: bool
+    text: str
+    data: bytes
+    blob: int
+    reals: Doubles
+    integers: Ints
+    booleans: Bools
+    texts: Strings
+    datas: ByteStrings
+    def __init__(self, key: _Optional[str] = ..., real: _Optional[float] = ..., integer: _Optional[int] = ..., natural: _Optional[int] = ..., boolean: bool = ..., text: _Optional[str] = ..., data: _Optional[bytes] = ..., blob: _Optional[int] = ..., reals: _Optional[_Union[Doubles, _Mapping]] = ..., integers: _Optional[_Union[Ints, _Mapping]] = ..., booleans: _Optional[_Union[Bools, _Mapping]] = ..., texts: _Optional[_Union[Strings, _Mapping]] = ..., datas: _Optional[_Union[ByteStrings, _Mapping]] = ...) -> None: ...
+
+class Values(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Value]
+    def __init__(self, items: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+
+class Record(_message.Message):
+    __slots__ = ("name", "arrays", "metrics", "configs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    CONFIGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    arrays: Arrays
+    metrics: Values
+    configs: Values
+    def __init__(self, name: _Optional[str] = ..., arrays: _Optional[_Union[Arrays, _Mapping]] = ..., metrics: _Optional[_Union[Values, _Mapping]] = ..., configs: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
+
+class Content(_message.Message):
+    __slots__ = ("records",)
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[Record]
+    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "worker", "version")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    worker: str
+    version: str
+    def __init__(self, protocol: _Optional[int] = ..., worker: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Need(_message.Message):
+    __slots__ = ("blobs",)
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    blobs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, blobs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "reason")
+    class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CODE_UNSPECIFIED: _ClassVar[Failure.Code]
+        APP_RAISED: _ClassVar[Failure.Code]
+        CRASHED: _ClassVar[Failure.Code]
+        KILLED: _ClassVar[Failure.Code]
+        TIMED_OUT: _ClassVar[Failure.Code]
+        REFUSED: _ClassVar[Failure.Code]
+        LOST: _ClassVar[Failure.Code]
+        WITHDRAWN: _ClassVar[Failure.Code]
+        EXPIRED: _ClassVar[Failure.Code]
+        UNKNOWN_CLIENT: _ClassVar[Failure.Code]
+    CODE_UNSPECIFIED: Failure.Code
+    APP_RAISED: Failure.Code
+    CRASHED: Failure.Code
+    KILLED: Failure.Code
+    TIMED_OUT: Failure.Code
+    REFUSED: Failure.Code
+    LOST: Failure.Code
+    WITHDRAWN: Failure.Code
+    EXPIRED: Failure.Code
+    UNKNOWN_CLIENT: Failure.Code
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    code: Failure.Code
+    reason: str
+    def __init__(self, code: _Optional[_Union[Failure.Code, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("task", "attempt", "content", "failure", "state", "blobs", "created_at", "ttl", "compute_s")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    attempt: int
+    content: Content
+    failure: Failure
+    state: Content
+    blobs: _containers.RepeatedCompositeFieldContainer[Blob]
+    created_at: float
+    ttl: float
+    compute_s: float
+    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., compute_s: _Optional[float] = ...) -> None: ...
+
+class AppBroken(_message.Message):
+    __slots__ = ("traceback",)
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    traceback: str
+    def __init__(self, traceback: _Optional[str] = ...) -> None: ...
+
+class WorkerFrame(_message.Message):
+    __slots__ = ("hello", "ready", "need", "reply", "app_broken")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    NEED_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    APP_BROKEN_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    ready: Ready
+    need: Need
+    reply: Reply
+    app_broken: AppBroken
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("run", "flower_run", "run_config", "cache_bytes")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
+    RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    flower_run: int
+    run_config: Values
+    cache_bytes: int
+    def __init__(self, run: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[Values, _Mapping]] = ..., cache_bytes: _Optional[int] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("id", "attempt", "node", "node_config", "seed", "timeout_s", "message_id", "message_type", "group", "created_at", "ttl", "content", "state", "blobs")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NODE_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    attempt: int
+    node: int
+    node_config: Values
+    seed: int
+    timeout_s: float
+    message_id: str
+    message_type: str
+    group: str
+    created_at: float
+    ttl: float
+    content: Content
+    state: Content
+    blobs: _containers.RepeatedCompositeFieldContainer[Blob]
+    def __init__(self, id: _Optional[int] = ..., attempt: _Optional[int] = ..., node: _Optional[int] = ..., node_config: _Optional[_Union[Values, _Mapping]] = ..., seed: _Optional[int] = ..., timeout_s: _Optional[float] = ..., message_id: _Optional[str] = ..., message_type: _Optional[str] = ..., group: _Optional[str] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("task", "attempt")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    attempt: int
+    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Settled(_message.Message):
+    __slots__ = ("task", "attempt", "refused")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    attempt: int
+    refused: str
+    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class ServerFrame(_message.Message):
+    __slots__ = ("welcome", "task", "cancel", "settled", "goodbye")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    task: Task
+    cancel: Cancel
+    settled: Settled
+    goodbye: Goodbye
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Metric(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+
+class RoundLine(_message.Message):
+    __slots__ = ("round", "seconds", "clients", "failures", "metrics")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    seconds: float
+    clients: int
+    failures: int
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    def __init__(self, round: _Optional[int] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., failures: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("state", "round", "rounds", "phase", "clients", "done", "running", "failed", "workers", "bytes_up", "bytes_down", "eta_s", "ended")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    ETA_S_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    round: int
+    rounds: int
+    phase: str
+    clients: int
+    done: int
+    running: int
+    failed: int
+    workers: int
+    bytes_up: int
+    bytes_down: int
+    eta_s: float
+    ended: _containers.RepeatedCompositeFieldContainer[RoundLine]
+    def __init__(self, state: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., phase: _Optional[str] = ..., clients: _Optional[int] = ..., done: _Optional[int] = ..., running: _Optional[int] = ..., failed: _Optional[int] = ..., workers: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., eta_s: _Optional[float] = ..., ended: _Optional[_Iterable[_Union[RoundLine, _Mapping]]] = ...) -> None: ...
+
+class StopRequest(_message.Message):
+    __slots__ = ("reason", "broken")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    broken: bool
+    def __init__(self, reason: _Optional[str] = ..., broken: bool = ...) -> None: ...
+
+class StopReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from fedkube.core.errors import Environment
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in place in one step: a reader, or a crash, sees the old one or the new one.
+
+    Raises Environment, with the old file untouched, when the disk is full or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise trouble(error, path) from error
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def trouble(error: OSError, path: Path) -> Environment:
+    """The error of a write, in words."""
+    if error.errno in _FULL:
+        return Environment(
+            f"the disk is full: cannot write {path}",
+            hint="free some space, or choose another folder with --out; what was written before "
+            "is still there",
+        )
+    return Environment(f"cannot write {path}: {error.strerror or error}")

@@ -1,0 +1,105 @@
+"""What each round did, as ``history.json`` and ``history.csv`` hold it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Metric = int | float | list[int] | list[float]
+
+
+@dataclass(slots=True)
+class Failure:
+    """A client whose reply did not count, and why."""
+
+    client: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Phase:
+    """One send-and-collect: train, evaluate or query.
+
+    ``clients``: partition ids of those whose replies counted. ``seconds``: from the first message
+    to the last reply. Bytes are those of the exchange's frames, TLS not counted.
+    """
+
+    message_type: str
+    asked: int = 0
+    clients: list[int] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+@dataclass(slots=True)
+class Round:
+    """One round. ``server``: what the ServerApp measured itself, such as a central test set.
+
+    Round 0 is what was measured before training.
+    """
+
+    round: int
+    seconds: float = 0.0
+    phases: dict[str, Phase] = field(default_factory=dict)
+    server: dict[str, Metric] = field(default_factory=dict)
+
+    def flat_metrics(self) -> dict[str, float]:
+        """Scalar metrics by dotted name: ``train.loss``, ``server.accuracy``."""
+        parts = [(name, phase.metrics) for name, phase in self.phases.items()]
+        return {
+            f"{part}.{key}": float(value)
+            for part, metrics in [*parts, ("server", self.server)]
+            for key, value in metrics.items()
+            if not isinstance(value, list)
+        }
+
+
+def to_json(run_id: str, rounds: Iterable[Round]) -> bytes:
+    """``history.json``."""
+    body = {"run_id": run_id, "rounds": [asdict(each) for each in rounds]}
+    return (json.dumps(body, indent=1, default=float) + "\n").encode()
+
+
+def from_json(content: bytes) -> list[Round]:
+    """The rounds of a ``history.json``."""
+    return [_round(each) for each in json.loads(content)["rounds"]]
+
+
+def _round(body: dict[str, Any]) -> Round:
+    phases = {
+        name: Phase(**{**each, "failures": [Failure(**failure) for failure in each["failures"]]})
+        for name, each in body["phases"].items()
+    }
+    return Round(**{**body, "phases": phases})
+
+
+def to_csv(rounds: list[Round]) -> bytes:
+    """``history.csv``: a line a round, a column for whatever any round has."""
+    rows = [_row(each) for each in rounds]
+    columns = ["round", "seconds"]
+    columns += sorted({key for row in rows for key in row} - set(columns))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _row(entry: Round) -> dict[str, object]:
+    row: dict[str, object] = {"round": entry.round, "seconds": f"{entry.seconds:.6f}"}
+    for name, phase in entry.phases.items():
+        row |= {
+            f"{name}.clients": len(phase.clients),
+            f"{name}.failures": len(phase.failures),
+            f"{name}.seconds": f"{phase.seconds:.6f}",
+            f"{name}.bytes_up": phase.bytes_up,
+            f"{name}.bytes_down": phase.bytes_down,
+        }
+    return row | dict(entry.flat_metrics())

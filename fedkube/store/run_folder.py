@@ -1,0 +1,138 @@
+"""The run folder: everything that a run leaves behind.
+
+=======================  =========================================================================
+``run.json``             what was asked for, with what versions, and how it went
+``history.json``         by round: metrics, seconds, bytes, clients, failures with reasons
+``history.csv``          the same for a spreadsheet
+``model.safetensors``    the final global arrays
+``checkpoints/``         the arrays after each round that was to be kept
+``metrics.png``          the curves
+``log.txt``              everything that server and clients printed
+=======================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict
+
+from fedkube.api.v1alpha1 import FederatedRunSpec
+from fedkube.core.errors import Environment, Usage
+from fedkube.core.run_states import RunState
+from fedkube.store import atomic, history
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Model(BaseModel):
+    """Where the final arrays are, and the digest of that file."""
+
+    path: str
+    sha256: str
+
+
+class RunRecord(BaseModel):
+    """``run.json``. Times are UTC; bytes are those of the exchange's frames."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    run_id: str
+    state: RunState = RunState.PENDING
+    reason: str = ""
+    message: str = ""
+    details: str = ""
+    app: str
+    spec: FederatedRunSpec
+    versions: dict[str, str]
+    plan: str = ""
+    workers: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    duration_s: float = 0.0
+    rounds: int = 0
+    clients: int = 0
+    metrics: dict[str, float] = {}
+    bytes_up: int = 0
+    bytes_down: int = 0
+    server_peak_rss_bytes: int = 0
+    model: Model | None = None
+
+
+class RunFolder:
+    """Reads and writes the files of one run; one process writes at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new folder; Usage if there is a run in it already, Environment if it cannot be made."""
+        if (path / "run.json").exists():
+            raise Usage(
+                f"{path} holds a run already",
+                hint="choose another folder with --out, or leave it out to get a new one",
+            )
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Environment(f"cannot make the folder {path}: {error.strerror}") from None
+        return cls(path)
+
+    def write_record(self, record: RunRecord) -> None:
+        """Replace ``run.json``."""
+        text = record.model_dump_json(indent=2, by_alias=True)
+        atomic.write(self.path / "run.json", (text + "\n").encode())
+
+    def read_record(self) -> RunRecord:
+        """``run.json`` as it is now."""
+        return RunRecord.model_validate_json((self.path / "run.json").read_bytes(), by_name=True)
+
+    def write_history(self, run_id: str, rounds: list[history.Round]) -> None:
+        """Replace both histories."""
+        atomic.write(self.path / "history.json", history.to_json(run_id, rounds))
+        atomic.write(self.path / "history.csv", history.to_csv(rounds))
+
+    def read_history(self) -> list[history.Round]:
+        """The rounds so far; none before the first has ended."""
+        try:
+            return history.from_json((self.path / "history.json").read_bytes())
+        except FileNotFoundError:
+            return []
+
+    def write_model(self, arrays: Arrays) -> Model:
+        """Replace the final model."""
+        content = serialise(arrays)
+        path = self.path / "model.safetensors"
+        atomic.write(path, content)
+        return Model(path=str(path), sha256=hashlib.sha256(content).hexdigest())
+
+    def write_checkpoint(self, number: int, arrays: Arrays, keep: int) -> None:
+        """The arrays after a round; of all of them, the newest ``keep`` stay (0: all)."""
+        atomic.write(self._checkpoint(number), serialise(arrays))
+        if keep:
+            for path in self.checkpoints()[:-keep]:
+                path.unlink(missing_ok=True)
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("round-*.safetensors"))
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.path / "checkpoints" / f"round-{number:06d}.safetensors"
+
+
+def serialise(arrays: Arrays) -> bytes:
+    """Arrays as a safetensors file; the same arrays always give the same bytes."""
+    contiguous = {name: np.ascontiguousarray(each) for name, each in sorted(arrays.items())}
+    # ascontiguousarray makes a scalar a vector of one; the shape that was meant goes back on.
+    shaped = {name: each.reshape(arrays[name].shape) for name, each in contiguous.items()}
+    return safetensors.numpy.save(shaped)

@@ -1,0 +1,78 @@
+"""Messages that were sent together, and their replies as they come."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+
+from fedkube.store.history import Phase
+from fedkube_server.driver import Outcome
+from fedkube_server.halt import Halt
+
+
+@dataclass(slots=True)
+class Sent:
+    """A message that was sent: for whom, and what became of it."""
+
+    task: int
+    client: int
+    message: Message
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """One push.
+
+    ``order``: the messages as they were given, which is the order of the replies. ``ends_phase``:
+    whether the phase is over when all of them are; a strategy's phase ends when it aggregates.
+    """
+
+    phase: Phase
+    order: list[Sent]
+    ends_phase: bool
+    open: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.open = len(self.order)
+
+
+class Mailbox:
+    """Where outcomes arrive and the app's threads wait for them."""
+
+    def __init__(self, halt: Halt) -> None:
+        self._halt = halt
+        self._changed = threading.Condition()
+        halt.on_set(self._wake)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def put(self, batch: Batch, sent: Sent, outcome: Outcome) -> bool:
+        """An outcome has come; True if it was the batch's last."""
+        with self._changed:
+            if sent.outcome is not None:
+                return False
+            sent.outcome = outcome
+            batch.open -= 1
+            last = batch.open == 0
+            if last:
+                self._changed.notify_all()
+            return last
+
+    def wait(self, batch: Batch, timeout_s: float | None) -> bool:
+        """Wait for all of the batch's outcomes; False if time ran out. Raises Halted."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while batch.open:
+                self._halt.check()
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+            self._halt.check()
+            return True

@@ -1,0 +1,284 @@
+"""Flower's ``Grid`` on the exchange: what a ServerApp uses to reach its clients."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedkube.app.records import Encoder, to_values
+from fedkube.core import ids
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import contents
+from fedkube_server.blobs import BlobStore, StoredBlob
+from fedkube_server.driver import Admission, Answer, Driver, NewTask, Outcome
+from fedkube_server.flower.batches import Batch, Mailbox, Sent
+from fedkube_server.flower.tracking import Tracker
+from fedkube_server.halt import Halt
+from fedkube_server.recorder import Recorder
+
+_ERROR_CODES = {
+    pb.Failure.APP_RAISED: ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+    pb.Failure.CRASHED: ErrorCode.CLIENT_APP_CRASHED,
+    pb.Failure.KILLED: ErrorCode.CLIENT_APP_CRASHED,
+    pb.Failure.TIMED_OUT: ErrorCode.CLIENT_APP_CRASHED,
+    pb.Failure.EXPIRED: ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    pb.Failure.LOST: ErrorCode.NODE_UNAVAILABLE,
+    pb.Failure.UNKNOWN_CLIENT: ErrorCode.NODE_UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """The logical clients of a run: node ids by partition, and what each is told of itself."""
+
+    seed: int
+    node_ids: tuple[int, ...]
+    client_timeout_s: float
+
+    @classmethod
+    def of(cls, seed: int, clients: int, client_timeout_s: float | None) -> Federation:
+        """``clients`` logical clients with the node ids that this seed gives them."""
+        nodes = tuple(ids.node_id(seed, partition) for partition in range(clients))
+        return cls(seed, nodes, client_timeout_s or 0.0)
+
+    def node_config(self, partition: int) -> pb.Values:
+        """As Flower's own runtimes tell a client which part of the data is its."""
+        return to_values({PARTITION_ID_KEY: partition, NUM_PARTITIONS_KEY: len(self.node_ids)})
+
+
+class ExchangeGrid(Grid):
+    """Sends by queueing tasks for workers to pull; waits without polling.
+
+    Replies are given in the order of the messages, not of their arrival: sums of floats depend on
+    the order, and the same seed must give the same model.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        federation: Federation,
+        driver: Driver,
+        store: BlobStore,
+        tracker: Tracker,
+        recorder: Recorder,
+        halt: Halt,
+    ) -> None:
+        self._run = run
+        self._federation = federation
+        self._partitions = {node: index for index, node in enumerate(federation.node_ids)}
+        self._driver = driver
+        self._store = store
+        self._tracker = tracker
+        self._recorder = recorder
+        self._halt = halt
+        self._mailbox = Mailbox(halt)
+        self._task_ids = itertools.count(1)
+        self._calls = [itertools.count() for _ in federation.node_ids]
+        self._pushed: dict[str, tuple[Batch, Sent]] = {}
+        self._lock = threading.Lock()
+
+    def set_run(self, run: Run) -> None:
+        """Take another description of the run."""
+        if not isinstance(run, Run):
+            raise TypeError(f"`run` must be a Run, and is a {type(run).__name__}")
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """A copy of the run's description."""
+        return Run(**vars(self._run))
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """A message for a client; Flower's newer way is to construct a ``Message``."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All logical clients; workers may come and go, clients stay."""
+        self._halt.check()
+        return list(self._federation.node_ids)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """All logical clients, named by their partition."""
+        return [
+            NodeInfo(node_id=node, status="online", name=f"client-{index}")
+            for index, node in enumerate(self.get_node_ids())
+        ]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Queue messages; the ids are what ``pull_messages`` takes."""
+        messages = list(messages)
+        if not messages:
+            return []
+        batch = self._send(messages)
+        with self._lock:
+            for sent in batch.order:
+                self._pushed[sent.message.metadata.message_id] = (batch, sent)
+        return [sent.message.metadata.message_id for sent in batch.order]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are there; each is given once, and an id that is unknown gives none."""
+        self._halt.check()
+        replies = []
+        with self._lock:
+            for message_id in message_ids:
+                entry = self._pushed.get(message_id)
+                if entry is not None and entry[1].outcome is not None:
+                    del self._pushed[message_id]
+                    replies.append(_reply(entry[1], entry[1].outcome))
+        return replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages and wait for their replies, in the order of the messages.
+
+        When time runs out, the replies that are there are given, and the others are not waited for
+        any more: their clients are cancelled, so that a straggler does not hold up the next round.
+        """
+        messages = list(messages)
+        if not messages:
+            return []
+        batch = self._send(messages)
+        if not self._mailbox.wait(batch, timeout):
+            late = [sent.task for sent in batch.order if sent.outcome is None]
+            reason = f"no reply within the round's timeout of {timeout:g} s"
+            self._driver.withdraw(late, pb.Failure.WITHDRAWN, reason)
+            self._mailbox.wait(batch, None)
+        replies = [
+            _reply(sent, sent.outcome)
+            for sent in batch.order
+            if sent.outcome is not None and not _withdrawn(sent.outcome)
+        ]
+        self._tracker.collected(batch.phase, replies)
+        return replies
+
+    # ------------------------------------------------------------- inside
+
+    def _send(self, messages: Sequence[Message]) -> Batch:
+        self._halt.check()
+        admission, phase, declared = self._tracker.sending(messages)
+        batch = Batch(phase, [self._sent(message) for message in messages], ends_phase=not declared)
+        packed = _pack(messages, self._store)
+        tasks = []
+        for sent in batch.order:
+            if sent.client < 0:
+                self._settled(batch, sent, _UNKNOWN_CLIENT)
+            else:
+                content, blobs = packed[id(sent.message.content)]
+                tasks.append(self._task(batch, sent, content, blobs, admission))
+        self._driver.submit(tasks)
+        return batch
+
+    def _sent(self, message: Message) -> Sent:
+        metadata = message.metadata
+        metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        return Sent(next(self._task_ids), self._partitions.get(metadata.dst_node_id, -1), message)
+
+    def _task(
+        self,
+        batch: Batch,
+        sent: Sent,
+        content: pb.Content,
+        blobs: list[StoredBlob],
+        admission: Admission,
+    ) -> NewTask:
+        metadata = sent.message.metadata
+        call = next(self._calls[sent.client])
+        frame = pb.Task(
+            id=sent.task,
+            node=metadata.dst_node_id,
+            node_config=self._federation.node_config(sent.client),
+            seed=ids.call_seed(self._federation.seed, sent.client, call),
+            timeout_s=self._federation.client_timeout_s,
+            message_id=metadata.message_id,
+            message_type=metadata.message_type,
+            group=metadata.group_id,
+            created_at=metadata.created_at,
+            ttl=metadata.ttl,
+            content=content,
+        )
+        return NewTask(
+            id=sent.task,
+            client=sent.client,
+            frame=frame,
+            blobs=blobs,
+            admit=admission,
+            settled=lambda outcome: self._settled(batch, sent, outcome),
+            expires_in_s=max(0.0, metadata.created_at + metadata.ttl - time.time()),
+        )
+
+    def _settled(self, batch: Batch, sent: Sent, outcome: Outcome) -> None:
+        failure = None if isinstance(outcome, Answer) else outcome.reason
+        if sent.outcome is None:
+            self._recorder.settled(batch.phase, sent.client, failure)
+            if batch.open == 1 and batch.ends_phase:
+                self._recorder.end(batch.phase)
+        self._mailbox.put(batch, sent, outcome)
+
+
+def _pack(
+    messages: Sequence[Message], store: BlobStore
+) -> dict[int, tuple[pb.Content, list[StoredBlob]]]:
+    """Each content by the id of its records: messages of a round share most or all of theirs."""
+    encoder = Encoder()
+    encoded = {
+        id(message.content): encoder.encode(message.content)
+        for message in {id(message.content): message for message in messages}.values()
+    }
+    stored = [store.put(data) for data in encoder.blobs]
+    packed = {}
+    for key, content in encoded.items():
+        used = sorted({entry.blob for entry in contents.references(content)})
+        contents.renumber(content, {old: new for new, old in enumerate(used)}.__getitem__)
+        packed[key] = (content, [stored[old] for old in used])
+    return packed
+
+
+_UNKNOWN_CLIENT = pb.Failure(
+    code=pb.Failure.UNKNOWN_CLIENT, reason="there is no client with this node id"
+)
+
+
+def _withdrawn(outcome: Outcome) -> bool:
+    return not isinstance(outcome, Answer) and outcome.code == pb.Failure.WITHDRAWN
+
+
+def _reply(sent: Sent, outcome: Outcome) -> Message:
+    """The outcome as the Message that Flower's strategies expect."""
+    asked = sent.message.metadata
+    metadata = Metadata(
+        run_id=asked.run_id,
+        message_id=uuid.uuid4().hex,
+        src_node_id=asked.dst_node_id,
+        dst_node_id=asked.src_node_id,
+        reply_to_message_id=asked.message_id,
+        group_id=asked.group_id,
+        created_at=outcome.reply.created_at if isinstance(outcome, Answer) else time.time(),
+        ttl=outcome.reply.ttl if isinstance(outcome, Answer) else 0.0,
+        message_type=asked.message_type,
+        src_task_id=asked.dst_task_id,
+        dst_task_id=asked.src_task_id,
+    )
+    metadata.delivered_at = ""
+    if isinstance(outcome, Answer):
+        return make_message(metadata, content=outcome.records)
+    code = _ERROR_CODES.get(outcome.code, ErrorCode.UNKNOWN)
+    return make_message(metadata, error=Error(code=code, reason=outcome.reason))

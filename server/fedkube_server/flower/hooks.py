@@ -1,0 +1,260 @@
+"""Watching Flower's strategies at work, without the app knowing.
+
+Every strategy of either API, Flower's or an app's, has its few known methods wrapped where they are
+defined, also in classes that are defined later. A call is reported once, by the outermost method: a
+strategy that wraps another, or calls its parent's method, counts as one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flwr.common import parameters_to_ndarrays
+from flwr.server import Server
+from flwr.server.strategy import Strategy as LegacyStrategy
+from flwr.server.workflow import DefaultWorkflow
+from flwr.serverapp.strategy import Strategy
+
+from fedkube.core.errors import AppInvalid
+from fedkube_server.flower.rules import is_flowers
+from fedkube_server.flower.tracking import Tracker, plain_arrays
+
+Method = Callable[..., Any]
+Observer = Callable[[Tracker, Method, tuple[Any, ...], dict[str, Any]], Any]
+
+_tracker: Tracker | None = None
+_inside = threading.local()
+
+
+def install(tracker: Tracker) -> None:
+    """Report to ``tracker`` from now on. Once per process."""
+    global _tracker
+    already, _tracker = _tracker is not None, tracker
+    if already:
+        return
+    for base, observers in ((Strategy, _MESSAGE_API), (LegacyStrategy, _LEGACY_API)):
+        _watch(base, observers)
+    _wrap(Server, "fit", _server_fit)
+    _wrap(DefaultWorkflow, "__call__", _workflow)
+
+
+def _watch(base: type, observers: dict[str, Observer]) -> None:
+    for cls in _family(base):
+        for name, observer in observers.items():
+            _wrap(cls, name, observer)
+    original = base.__init_subclass__
+
+    def watch_new(cls: type, **options: Any) -> None:
+        original(**options)
+        for name, observer in observers.items():
+            _wrap(cls, name, observer)
+
+    base.__init_subclass__ = classmethod(watch_new)  # type: ignore[assignment]
+
+
+def _family(base: type) -> Iterator[type]:
+    yield base
+    for cls in base.__subclasses__():
+        yield from _family(cls)
+
+
+def _wrap(cls: type, name: str, observer: Observer) -> None:
+    method = cls.__dict__.get(name)
+    if not inspect.isfunction(method) or getattr(method, "__isabstractmethod__", False):
+        return
+
+    @functools.wraps(method)
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        with _outermost(name) as outermost:
+            if _tracker is None or not outermost:
+                return method(*args, **kwargs)
+            return observer(_tracker, method, args, kwargs)
+
+    setattr(cls, name, observed)
+
+
+@contextmanager
+def _outermost(name: str) -> Iterator[bool]:
+    names: set[str] = _inside.__dict__.setdefault("names", set())
+    if name in names:
+        yield False
+        return
+    names.add(name)
+    try:
+        yield True
+    finally:
+        names.discard(name)
+
+
+def _named(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    bound = inspect.signature(method).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _need_clients(tracker: Tracker, strategy: Any, method: str, attributes: Iterable[str]) -> None:
+    """Flower's sampling waits until there are enough clients; here that would be for ever."""
+    inner = getattr(strategy, "strategy", strategy)
+    evaluates = method == "configure_evaluate"
+    if not is_flowers(inner, method) or (
+        evaluates and getattr(inner, "fraction_evaluate", 1.0) == 0.0
+    ):
+        return
+    for attribute in attributes:
+        wanted = getattr(inner, attribute, 0)
+        if isinstance(wanted, int) and wanted > tracker.clients:
+            clients = f"{tracker.clients} client" + ("" if tracker.clients == 1 else "s")
+            raise AppInvalid(
+                f"the strategy's {attribute} is {wanted}, and the run has {clients}",
+                hint=f"start it with --clients {wanted} or more",
+            )
+
+
+# ----------------------------------------------------------------- the message API
+
+
+def _start(tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    named = _named(method, args, kwargs)
+    rounds = named.get("num_rounds")
+    if isinstance(rounds, int):
+        tracker.planned(rounds)
+    evaluate = named.get("evaluate_fn")
+    tracker.central = evaluate is not None
+    if evaluate is None:
+        return method(*args, **kwargs)
+
+    def measured(server_round: int, arrays: Any) -> Any:
+        metrics = evaluate(server_round, arrays)
+        tracker.measured(server_round, metrics)
+        return metrics
+
+    parameters = list(inspect.signature(method).parameters)
+    position = parameters.index("evaluate_fn")
+    if position < len(args):
+        args = (*args[:position], measured, *args[position + 1 :])
+    else:
+        kwargs = {**kwargs, "evaluate_fn": measured}
+    return method(*args, **kwargs)
+
+
+def _configure(name: str, aggregation: str, *minimums: str) -> Observer:
+    def observer(
+        tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        named = _named(method, args, kwargs)
+        strategy = args[0]
+        _need_clients(tracker, strategy, method.__name__, minimums)
+        messages = list(method(*args, **kwargs) or ())
+        tracker.configured(name, named["server_round"], strategy, aggregation, len(messages))
+        return messages
+
+    return observer
+
+
+def _aggregate_train(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    arrays, metrics = result = method(*args, **kwargs)
+    tracker.aggregated("train", metrics, None if arrays is None else plain_arrays(arrays))
+    return result
+
+
+def _aggregate_evaluate(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    metrics = method(*args, **kwargs)
+    tracker.aggregated("evaluate", metrics, None)
+    return metrics
+
+
+_MESSAGE_API: dict[str, Observer] = {
+    "start": _start,
+    "configure_train": _configure(
+        "train", "aggregate_train", "min_available_nodes", "min_train_nodes"
+    ),
+    "configure_evaluate": _configure("evaluate", "aggregate_evaluate", "min_evaluate_nodes"),
+    "aggregate_train": _aggregate_train,
+    "aggregate_evaluate": _aggregate_evaluate,
+}
+
+
+# ----------------------------------------------------------------- the older API
+
+
+def _server_fit(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    tracker.planned(_named(method, args, kwargs)["num_rounds"])
+    return method(*args, **kwargs)
+
+
+def _workflow(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    config = getattr(_named(method, args, kwargs)["context"], "config", None)
+    if config is not None:
+        tracker.planned(config.num_rounds)
+    return method(*args, **kwargs)
+
+
+def _in_order(results: Iterable[Any]) -> list[Any]:
+    """Results by client: Flower collects them in a set, and a float sum depends on the order."""
+    return sorted(results, key=lambda result: str(getattr(result[0], "cid", "")))
+
+
+def _legacy_aggregate(name: str) -> Observer:
+    def observer(
+        tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        bound = inspect.signature(method).bind(*args, **kwargs)
+        bound.arguments["results"] = _in_order(bound.arguments["results"])
+        first, metrics = result = method(*bound.args, **bound.kwargs)
+        if name == "train":
+            arrays = None if first is None else _legacy_arrays(first)
+            tracker.aggregated(name, metrics, arrays)
+        else:
+            loss = {} if first is None else {"loss": first}
+            tracker.aggregated(name, {**loss, **(metrics or {})}, None)
+        return result
+
+    return observer
+
+
+def _legacy_arrays(parameters: Any) -> Callable[[], dict[str, Any]] | None:
+    if parameters.tensor_type != "numpy.ndarray":
+        return None
+
+    def fetch() -> dict[str, Any]:
+        return {str(i): array for i, array in enumerate(parameters_to_ndarrays(parameters))}
+
+    return fetch
+
+
+def _legacy_evaluate(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    result = method(*args, **kwargs)
+    if result is not None:
+        loss, metrics = result
+        tracker.measured(
+            _named(method, args, kwargs)["server_round"], {"loss": loss, **(metrics or {})}
+        )
+    return result
+
+
+_LEGACY_API: dict[str, Observer] = {
+    "configure_fit": _configure(
+        "train", "aggregate_fit", "min_available_clients", "min_fit_clients"
+    ),
+    "configure_evaluate": _configure(
+        "evaluate", "aggregate_evaluate", "min_evaluate_clients"
+    ),
+    "aggregate_fit": _legacy_aggregate("train"),
+    "aggregate_evaluate": _legacy_aggregate("evaluate"),
+    "evaluate": _legacy_evaluate,
+}

@@ -1,0 +1,204 @@
+"""Which round and phase a message belongs to, and what the strategy made of the replies.
+
+The strategies are watched (see ``hooks``), so an app need not say anything. An app without a
+strategy has its rounds counted by what it sends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, Message
+
+from fedkube.app.arrays import WireArray
+from fedkube.core.errors import FedKubeError
+from fedkube.core.run_states import RunEvent
+from fedkube.store.history import Metric, Phase
+from fedkube_server.flower.rules import admission, admit_anything
+from fedkube_server.driver import Answer
+from fedkube_server.halt import Ending, Halt
+from fedkube_server.recorder import Recorder
+
+_CATEGORIES = ("train", "evaluate", "query")
+
+
+@dataclass(slots=True)
+class _Declared:
+    """A phase that a strategy has configured."""
+
+    name: str
+    strategy: object
+    aggregation: str
+    phase: Phase
+
+
+class Tracker:
+    """Follows an app through its rounds."""
+
+    def __init__(self, recorder: Recorder, halt: Halt, clients: int) -> None:
+        self.recorder = recorder
+        self.halt = halt
+        self.clients = clients
+        self.central = False  # whether the app measures each round itself, after the clients
+        self._declared: _Declared | None = None
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------- from the hooks
+
+    def planned(self, rounds: int) -> None:
+        """How many rounds there will be."""
+        self.recorder.rounds_planned = rounds
+
+    def configured(
+        self, name: str, number: int, strategy: object, aggregation: str, asked: int
+    ) -> None:
+        """The strategy is about to send a round's messages."""
+        if not asked:
+            return
+        with self._writing():
+            phase = self.recorder.begin(name, name, asked, number)
+        with self._lock:
+            self._declared = _Declared(name, strategy, aggregation, phase)
+
+    def aggregated(
+        self,
+        name: str,
+        metrics: Mapping[str, Any] | None,
+        arrays: Callable[[], dict[str, npt.NDArray[Any]]] | None,
+    ) -> None:
+        """The strategy has made something of the replies."""
+        with self._lock:
+            declared, self._declared = self._declared, None
+        if declared is not None:
+            self.recorder.end(declared.phase)
+            if name == "train" and not declared.phase.clients:
+                self._give_up(declared.phase)
+        if metrics:
+            self.recorder.metrics(name, numbers(metrics))
+        if arrays is not None:
+            self.recorder.arrays(arrays)
+        if name == "evaluate" and not self.central:
+            self._close_round()
+
+    def measured(self, number: int, metrics: Mapping[str, Any] | None) -> None:
+        """The app's own measurement after a round."""
+        if metrics:
+            self.recorder.measured(number, numbers(metrics))
+        if self.central and number > 0:
+            self._close_round()
+
+    def _close_round(self) -> None:
+        with self._writing():
+            self.recorder.close_round()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A round that cannot be written ends the run, whatever the app catches."""
+        try:
+            yield
+        except FedKubeError as error:
+            self.halt.set(Ending.of(error))
+            self.halt.check()
+
+    def _give_up(self, phase: Phase) -> None:
+        """A round that nobody trained in: the next would start from where this one did."""
+        if phase.failures:
+            reason = phase.failures[0].reason
+            headline = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
+            message = f"all {phase.asked} clients of a round failed: {headline}"
+        else:
+            reason = ""
+            message = f"none of the {phase.asked} clients of a round replied in time"
+        self.halt.set(Ending(RunEvent.BROKE, "NoUpdates", message, reason))
+        self.halt.check()
+
+    # ------------------------------------------------------------- from the grid
+
+    def sending(
+        self, messages: Sequence[Message]
+    ) -> tuple[Callable[[Answer], str | None], Phase, bool]:
+        """The check for the replies, the phase, and whether a strategy declared it."""
+        name = category(messages)
+        with self._lock:
+            declared = self._declared
+        if declared is not None and declared.name == name:
+            sent = messages[0].content if messages and messages[0].has_content() else None
+            check = admission(declared.strategy, declared.aggregation, sent)
+            return check, declared.phase, True
+        kind = messages[0].metadata.message_type if messages else name
+        with self._writing():
+            phase = self.recorder.begin(name, kind, len(messages))
+        return admit_anything, phase, False
+
+    def collected(self, phase: Phase, replies: Sequence[Message]) -> None:
+        """Replies of a send-and-collect; of one that no strategy declared, means are recorded."""
+        with self._lock:
+            if self._declared is not None and self._declared.phase is phase:
+                return
+        means = mean_metrics(replies)
+        if means and not phase.metrics:
+            phase.metrics = means
+
+
+def category(messages: Sequence[Message]) -> str:
+    """The phase that messages belong to by their type."""
+    kinds = {message.metadata.message_type.partition(".")[0] for message in messages}
+    kind = kinds.pop() if len(kinds) == 1 else "query"
+    return kind if kind in _CATEGORIES else "query"
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, Metric]:
+    """The metrics that are numbers or lists of them, as plain Python."""
+    plain: dict[str, Metric] = {}
+    for key, value in metrics.items():
+        if isinstance(value, list):
+            if all(isinstance(item, int | float) for item in value):
+                plain[str(key)] = value
+        elif isinstance(value, bool | np.bool_):
+            plain[str(key)] = int(value)
+        elif isinstance(value, int | np.integer):
+            plain[str(key)] = int(value)
+        elif isinstance(value, float | np.floating):
+            plain[str(key)] = float(value)
+    return plain
+
+
+def mean_metrics(replies: Sequence[Message]) -> dict[str, Metric]:
+    """Plain means over the clients, of each scalar metric that all of them sent."""
+    columns: dict[str, list[float]] = {}
+    answered = [message for message in replies if message.has_content()]
+    for message in answered:
+        for record in message.content.metric_records.values():
+            for key, value in record.items():
+                if not isinstance(value, list):
+                    columns.setdefault(key, []).append(float(value))
+    return {
+        key: sum(values) / len(values)
+        for key, values in columns.items()
+        if len(values) == len(answered)
+    }
+
+
+def plain_arrays(record: ArrayRecord) -> Callable[[], dict[str, npt.NDArray[Any]]]:
+    """The record's arrays, fetched when called; an app may empty the record meanwhile."""
+    kept = dict(record.items())
+
+    def fetch() -> dict[str, npt.NDArray[Any]]:
+        return {name: _plain(array) for name, array in kept.items()}
+
+    return fetch
+
+
+def _plain(array: Any) -> npt.NDArray[Any]:
+    if isinstance(array, WireArray) and array.elements is not None:
+        return array.elements
+    if array.stype != "numpy.ndarray":
+        return np.frombuffer(array.data, np.uint8)
+    plain: npt.NDArray[Any] = array.numpy()
+    return plain

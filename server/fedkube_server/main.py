@@ -1,0 +1,247 @@
+"""The server process: the app in the main thread, the exchange on an event loop beside it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedkube.app.records import to_values
+from fedkube.core import logs
+from fedkube.core.errors import Exit, FedKubeError
+from fedkube.core.run_states import RunEvent
+from fedkube.core.tasks import Dispatcher
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store.run_folder import RunFolder
+from fedkube.wire import channels
+from fedkube_server import states
+from fedkube_server.blobs import BlobStore
+from fedkube_server.driver import Driver
+from fedkube_server.exchange import Exchange
+from fedkube_server.flower import app
+from fedkube_server.flower.grid import ExchangeGrid, Federation
+from fedkube_server.flower.tracking import Tracker
+from fedkube_server.halt import GRACE_S, Ending, Halt, Halted
+from fedkube_server.recorder import Recorder
+
+# How long workers and watchers may take to hear that the run is over.
+_FAREWELL_S = 1.0
+
+# How long the app's own exit handlers and threads may take.
+_EXIT_S = 5.0
+
+
+class ServerProcess:
+    """One run's server. ``announce``: called with the port when workers may come."""
+
+    def __init__(self, folder: RunFolder, tls: Path, announce: Callable[[int], None]) -> None:
+        self._folder = folder
+        self._tls = channels.Credentials(tls)
+        self._announce = announce
+        self._record = folder.read_record()
+        self._began = time.monotonic()
+        self._halt = Halt()
+        self._loop = asyncio.new_event_loop()
+        self._store = BlobStore()
+        spec = self._record.spec
+        self._driver = Driver(
+            self._loop,
+            Dispatcher(spec.pool.max_attempts),
+            lambda answer: states.keep(answer, self._store),
+        )
+        self._recorder = Recorder(
+            folder,
+            self._record,
+            time.monotonic,
+            lambda: (self._driver.bytes_up, self._driver.bytes_down),
+        )
+        self._number = app.run_number(self._record.run_id)
+        self._exchange = Exchange(
+            self._record.run_id,
+            self._driver,
+            self._recorder,
+            self._welcome,
+            self._app_broken,
+            self.stop,
+        )
+        self._finishing = threading.Lock()
+
+    def run(self) -> Exit:
+        """Serve until the app has ended, and write down how."""
+        thread = threading.Thread(target=self._loop.run_forever, name="exchange", daemon=True)
+        thread.start()
+        try:
+            server = self._call(self._open())
+        except FedKubeError as error:
+            return self._finish(Ending.of(error), error.exit_code)
+        self._halt.on_set(self._watchdog)
+        tracker = Tracker(self._recorder, self._halt, self._record.spec.pool.clients)
+        ending = self._execute(tracker)
+        code = self._finish(ending, _code(ending))
+        self._call(self._close(server, ending))
+        return code
+
+    def stop(self, reason: str, broken: bool) -> None:
+        """End the run because a person says so, or because the launcher sees that it cannot go on."""
+        if broken:
+            self._halt.set(Ending(RunEvent.BROKE, "Broken", reason))
+        else:
+            self._halt.set(Ending(RunEvent.STOPPED, "Stopped", reason))
+
+    # ------------------------------------------------------------- inside
+
+    def _execute(self, tracker: Tracker) -> Ending:
+        spec = self._record.spec
+        federation = Federation.of(spec.seed, spec.pool.clients, spec.pool.client_timeout_s)
+        grid = ExchangeGrid(
+            app.describe(self._record.run_id),
+            federation,
+            self._driver,
+            self._store,
+            tracker,
+            self._recorder,
+            self._halt,
+        )
+        try:
+            ending = app.execute(spec, grid, tracker, self._number)
+        except Halted:
+            ending = Ending(RunEvent.STOPPED, "Stopped", "the run was ended")
+        if self._halt.ending is not None:
+            return self._halt.ending
+        if ending.event is RunEvent.FINISHED and self._recorder.asked and not self._recorder.answered:
+            message = "no client ever replied with success"
+            return Ending(RunEvent.BROKE, "NoReplies", message, self._recorder.first_failure())
+        return ending
+
+    async def _open(self) -> Any:
+        self._driver.changed = self._exchange.changed
+        loop = self._loop
+        self._recorder.changed = lambda: _soon(loop, self._exchange.changed)
+        server, port = channels.serve(
+            self._record.spec.server.listen, self._tls, self._exchange.handlers()
+        )
+        await server.start()
+        self._record.started_at = datetime.now(UTC)
+        self._recorder.started()
+        self._announce(port)
+        return server
+
+    async def _close(self, server: Any, ending: Ending) -> None:
+        self._exchange.close(f"the run is over: {ending.message}")
+        await server.stop(_FAREWELL_S)
+
+    def _call(self, work: Any) -> Any:
+        done: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return done.result()
+
+    def _welcome(self) -> pb.Welcome:
+        spec = self._record.spec
+        return pb.Welcome(
+            run=self._record.run_id,
+            flower_run=self._number,
+            run_config=to_values(spec.run_config),
+            cache_bytes=spec.pool.cache_bytes,
+        )
+
+    def _app_broken(self, traceback: str) -> None:
+        message = "the ClientApp cannot be loaded"
+        lines = traceback.strip().splitlines()
+        if lines:
+            message += f": {lines[-1]}"
+        self._halt.set(Ending(RunEvent.BROKE, "AppInvalid", message, traceback))
+
+    def _watchdog(self) -> None:
+        """An app that is busy elsewhere does not notice that its run is over; it gets a moment."""
+        timer = threading.Timer(GRACE_S, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self) -> None:
+        ending = self._halt.ending
+        assert ending is not None
+        code = self._finish(ending, _code(ending))
+        os._exit(code)
+
+    def _finish(self, ending: Ending, code: Exit) -> Exit:
+        with self._finishing:
+            record = self._record
+            if record.state.final:
+                return code
+            record.reason, record.message, record.details = (
+                ending.reason,
+                ending.message,
+                ending.details,
+            )
+            record.ended_at = datetime.now(UTC)
+            record.duration_s = time.monotonic() - self._began
+            # Linux gives KiB.
+            record.server_peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            try:
+                self._recorder.finish(ending.event)
+            except FedKubeError as error:
+                # The launcher has the record's last state, and sees this by the exit code.
+                print(f"fedkube: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+                return error.exit_code
+            return code
+
+
+def _code(ending: Ending) -> Exit:
+    if ending.event is RunEvent.FINISHED:
+        return Exit.OK
+    if ending.event is RunEvent.STOPPED:
+        return Exit.STOPPED
+    return {"AppInvalid": Exit.APP_INVALID, "Environment": Exit.ENVIRONMENT}.get(
+        ending.reason, Exit.RUN_FAILED
+    )
+
+
+def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody watches any more
+        loop.call_soon_threadsafe(callback)
+
+
+def _follow_launcher(descriptor: int, server: ServerProcess) -> None:
+    """The launcher holds the other end of a pipe; when it dies, however it dies, this ends."""
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        server.stop("the launcher ended", broken=True)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def main() -> None:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="fedkube_server", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="the run folder, with run.json")
+    parser.add_argument("--tls", type=Path, required=True, help="ca.pem, cert.pem and key.pem")
+    parser.add_argument("--ready-fd", type=int, help="where to write the port, as a line of JSON")
+    parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the run")
+    options = parser.parse_args()
+    logs.to_stderr()
+
+    def announce(port: int) -> None:
+        if options.ready_fd is not None:
+            with os.fdopen(options.ready_fd, "w") as pipe:
+                pipe.write(json.dumps({"port": port}) + "\n")
+
+    server = ServerProcess(RunFolder(options.folder), options.tls, announce)
+    if options.lifeline_fd is not None:
+        _follow_launcher(options.lifeline_fd, server)
+    code = server.run()
+    # The app may have left threads behind that would keep the process alive for ever.
+    leave = threading.Timer(_EXIT_S, os._exit, (code,))
+    leave.daemon = True
+    leave.start()
+    sys.exit(code)

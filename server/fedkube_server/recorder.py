@@ -1,0 +1,267 @@
+"""What happened in the run so far: the one place that knows rounds, and writes them down.
+
+Called from the app's threads and from the event loop; a lock keeps it in order. A round is
+*committed* when its checkpoint and then the histories are on disk; the next begins after that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fedkube.core.run_states import RunEvent, move
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store.history import Failure, Metric, Phase, Round
+from fedkube.store.run_folder import Arrays, RunFolder, RunRecord
+
+Counters = Callable[[], tuple[int, int]]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A phase that is going on."""
+
+    phase: Phase
+    began: float
+    bytes_up: int
+    bytes_down: int
+
+
+class Recorder:
+    """Keeps the run's record and its history.
+
+    ``monotonic``: seconds that never jump. ``counters``: bytes up and down so far.
+    ``changed``: called, from any thread, whenever a watcher would see something new.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        record: RunRecord,
+        monotonic: Callable[[], float],
+        counters: Counters,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.record = record
+        self.rounds_planned = 0
+        self.changed = changed
+        self._folder = folder
+        self._monotonic = monotonic
+        self._counters = counters
+        self._lock = threading.RLock()
+        self._rounds: list[Round] = []
+        self._round_began = monotonic()
+        self._open: _Open | None = None
+        self._arrays: Callable[[], Arrays] | None = None
+        self._arrays_round = 0
+        self._written = 0  # rounds on disk; the last of them may have changed since
+        self._dirty = False
+
+    # ------------------------------------------------------------- phases
+
+    def begin(self, name: str, message_type: str, asked: int, number: int | None = None) -> Phase:
+        """A send-and-collect begins.
+
+        ``number``: the round, where the strategy says it. Otherwise a phase that the current round
+        has had already starts a new one.
+        """
+        with self._lock:
+            last = self._rounds[-1].round if self._rounds else 0
+            if number is None:
+                again = not self._rounds or last == 0 or name in self._rounds[-1].phases
+                number = last + 1 if again else last
+            if number > last:
+                self.close_round()
+                self._rounds.append(Round(number))
+                self._round_began = self._monotonic()
+            up, down = self._counters()
+            phase = self._rounds[-1].phases.get(name)
+            if phase is None:
+                phase = self._rounds[-1].phases[name] = Phase(message_type)
+            phase.asked += asked
+            self._open = _Open(phase, self._monotonic(), up, down)
+            self._dirty = True
+        self.changed()
+        return phase
+
+    def settled(self, phase: Phase, client: int, failure: str | None) -> None:
+        """A client's message is over."""
+        with self._lock:
+            if failure is None:
+                phase.clients.append(client)
+            else:
+                phase.failures.append(Failure(client, failure))
+            self._measure(phase)
+            self._dirty = True
+        self.changed()
+
+    def end(self, phase: Phase) -> None:
+        """All of the phase's messages are over."""
+        with self._lock:
+            self._measure(phase)
+            if self._open is not None and self._open.phase is phase:
+                self._open = None
+        self.changed()
+
+    def _measure(self, phase: Phase) -> None:
+        if self._open is None or self._open.phase is not phase:
+            return
+        up, down = self._counters()
+        now = self._monotonic()
+        phase.seconds += now - self._open.began
+        phase.bytes_up += up - self._open.bytes_up
+        phase.bytes_down += down - self._open.bytes_down
+        self._open = _Open(phase, now, up, down)
+
+    # ------------------------------------------------------------- results
+
+    def metrics(self, phase: str, metrics: dict[str, Metric]) -> None:
+        """What the strategy, or a mean over the clients, made of a phase's metrics."""
+        with self._lock:
+            if self._rounds and phase in self._rounds[-1].phases:
+                self._rounds[-1].phases[phase].metrics = metrics
+                self._dirty = True
+
+    def measured(self, number: int, metrics: dict[str, Metric]) -> None:
+        """What the ServerApp measured itself after a round; 0 is before the first."""
+        with self._lock:
+            entry = next((each for each in self._rounds if each.round == number), None)
+            if entry is None:
+                entry = Round(number)
+                self._rounds.append(entry)
+                self._rounds.sort(key=lambda each: each.round)
+            entry.server |= metrics
+            self._dirty = True
+
+    def arrays(self, arrays: Callable[[], Arrays]) -> None:
+        """The global arrays are new; they are fetched when something is written."""
+        with self._lock:
+            self._arrays = arrays
+            self._arrays_round = self._rounds[-1].round if self._rounds else 0
+            self._dirty = True
+
+    def close_round(self) -> None:
+        """Commit the current round, if anything of it is not on disk yet."""
+        with self._lock:
+            if not self._dirty or not self._rounds:
+                return
+            current = self._rounds[-1]
+            current.seconds = self._monotonic() - self._round_began
+            checkpoints = self.record.spec.checkpoints
+            fresh = self._arrays is not None and self._arrays_round == current.round
+            if fresh and checkpoints.every and current.round % checkpoints.every == 0:
+                assert self._arrays is not None
+                self._folder.write_checkpoint(current.round, self._arrays(), checkpoints.keep)
+            self._folder.write_history(self.record.run_id, self._rounds)
+            self._written = len(self._rounds)
+            self._dirty = False
+        self.changed()
+
+    # ------------------------------------------------------------- the run
+
+    def started(self) -> None:
+        """The server is up."""
+        with self._lock:
+            self.record.state = move(self.record.state, RunEvent.STARTED)
+            self._folder.write_record(self.record)
+        self.changed()
+
+    def finish(self, event: RunEvent) -> None:
+        """The run is over: commit what is open, write the model and the record."""
+        with self._lock:
+            self.close_round()
+            if self._arrays is not None:
+                self.record.model = self._folder.write_model(self._arrays())
+            self.record.rounds = max((each.round for each in self._rounds), default=0)
+            taken_part = {
+                client
+                for each in self._rounds
+                for phase in each.phases.values()
+                for client in phase.clients
+            }
+            self.record.clients = len(taken_part)
+            self.record.metrics = latest(self._rounds)
+            self.record.bytes_up, self.record.bytes_down = self._counters()
+            self.record.state = move(self.record.state, event)
+            self._folder.write_record(self.record)
+        self.changed()
+
+    @property
+    def asked(self) -> int:
+        """How many messages the app has sent so far."""
+        with self._lock:
+            return sum(phase.asked for each in self._rounds for phase in each.phases.values())
+
+    @property
+    def answered(self) -> int:
+        """How many replies have counted so far."""
+        with self._lock:
+            return sum(
+                len(phase.clients) for each in self._rounds for phase in each.phases.values()
+            )
+
+    def first_failure(self) -> str:
+        """The reason of the newest round's first failure, or an empty string."""
+        with self._lock:
+            for each in reversed(self._rounds):
+                for phase in each.phases.values():
+                    if phase.failures:
+                        return phase.failures[0].reason
+        return ""
+
+    # ------------------------------------------------------------- for watchers
+
+    def snapshot(self, seen: int, running: int, workers: int) -> tuple[pb.Snapshot, int]:
+        """Where the run is, with the rounds that were committed since ``seen`` of them were."""
+        with self._lock:
+            up, down = self._counters()
+            current = self._rounds[-1] if self._rounds else None
+            snapshot = pb.Snapshot(
+                state=self.record.state,
+                round=current.round if current else 0,
+                rounds=self.rounds_planned,
+                workers=workers,
+                bytes_up=up,
+                bytes_down=down,
+                eta_s=self._eta(),
+            )
+            if self._open is not None and current is not None:
+                phase = self._open.phase
+                snapshot.phase = phase.message_type
+                snapshot.clients = phase.asked
+                snapshot.done = len(phase.clients) + len(phase.failures)
+                snapshot.failed = len(phase.failures)
+                snapshot.running = running
+            for entry in self._rounds[seen : self._written]:
+                snapshot.ended.append(_line(entry))
+            return snapshot, self._written
+
+    def _eta(self) -> float:
+        trained = [each.seconds for each in self._rounds[: self._written] if each.round > 0]
+        if not trained or not self.rounds_planned:
+            return -1.0
+        recent = trained[-5:]
+        left = max(0, self.rounds_planned - len(trained))
+        return left * sum(recent) / len(recent)
+
+
+def latest(rounds: Iterable[Round]) -> dict[str, float]:
+    """The newest value of every scalar metric."""
+    metrics: dict[str, float] = {}
+    for each in rounds:
+        metrics |= each.flat_metrics()
+    return metrics
+
+
+def _line(entry: Round) -> pb.RoundLine:
+    phases = entry.phases.values()
+    return pb.RoundLine(
+        round=entry.round,
+        seconds=entry.seconds,
+        clients=max((len(phase.clients) for phase in phases), default=0),
+        failures=sum(len(phase.failures) for phase in phases),
+        metrics=[
+            pb.Metric(name=name, value=value) for name, value in entry.flat_metrics().items()
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Flower app for tests: a strategy of the app's own."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: arrays there and back, for benchmarks."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: a ClientApp that fails to import."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: lifespan functions of both apps."""

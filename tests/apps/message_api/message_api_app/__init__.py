@@ -1,0 +1,1 @@
+"""Flower app for tests: the message API with FedAvg."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: clients that crash, hang or send nonsense."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: mods of the app and of single functions."""

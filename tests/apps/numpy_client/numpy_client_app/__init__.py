@@ -1,0 +1,1 @@
+"""Flower app for tests: NumPyClient, client_fn and server_fn."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: the grid's methods without a strategy."""

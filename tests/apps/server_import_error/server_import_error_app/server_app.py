@@ -1,0 +1,6 @@
+"""ServerApp that needs a package nobody has."""
+
+import a_package_that_does_not_exist  # noqa: F401
+from flwr.serverapp import ServerApp
+
+app = ServerApp()

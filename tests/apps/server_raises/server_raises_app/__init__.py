@@ -1,0 +1,1 @@
+"""Flower app for tests: a ServerApp that raises."""

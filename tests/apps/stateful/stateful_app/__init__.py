@@ -1,0 +1,1 @@
+"""Flower app for tests: client state over rounds."""

@@ -1,0 +1,1 @@
+"""Flower app for tests: byte arrays that grow with FedXgbBagging."""
