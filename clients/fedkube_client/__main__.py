@@ -1,4 +1,4 @@
-"""Starts a worker: ``python -m fedkube_client --server HOST:PORT --name NAME --tls DIR --app DIR``."""
+"""Starts a worker: ``python -m fedkube_client --server HOST:PORT --name NAME ...``."""
 
 from fedkube_client.main import main
 

@@ -157,7 +157,9 @@ class Agent:
         """Make room for the arrays that are missing; the ids of those that have to be asked for."""
         task = work.task
         check_announced(task.blobs, MAX_REPLY_BYTES)
-        missing = {blob.digest: blob for blob in task.blobs if self._cache.find(blob.digest) is None}
+        missing = {
+            blob.digest: blob for blob in task.blobs if self._cache.find(blob.digest) is None
+        }
         if not missing:
             work.whole.set()
             return []
@@ -361,9 +363,7 @@ class _Session:
         try:
             header = frames.control(pb.WorkerFrame(reply=reply))
         except Rejected as error:
-            reply = _failed(
-                work.task, pb.Failure(code=pb.Failure.REFUSED, reason=error.message)
-            )
+            reply = _failed(work.task, pb.Failure(code=pb.Failure.REFUSED, reason=error.message))
             header, views = frames.control(pb.WorkerFrame(reply=reply)), []
         await self._outgoing.put(header)
         sent = [blob.id for blob in reply.blobs if not blob.held]

@@ -119,8 +119,8 @@ class Executor:
         if code == -signal.SIGKILL:
             return pb.Failure(
                 code=pb.Failure.KILLED,
-                reason="the client's process was killed (SIGKILL): by the kernel because memory ran "
-                "out, or by a person",
+                reason="the client's process was killed (SIGKILL): by the kernel because memory "
+                "ran out, or by a person",
             )
         if code < 0:
             name = signal.Signals(-code).name

@@ -15,6 +15,9 @@ from fedkube.core.errors import AppInvalid, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
 
+# The reply, and the bytes of its arrays.
+Handled = tuple[xpb.Executed, list[memoryview]]
+
 
 def load(request: xpb.Load) -> tuple[Handler | None, str]:
     """Load the ClientApp; if it cannot be, None and a text for the app's author."""
@@ -42,7 +45,7 @@ class Handler:
         self._run = flower_run
         self._run_config = run_config
 
-    def handle(self, task: pb.Task, blobs: list[memoryview]) -> tuple[xpb.Executed, list[memoryview]]:
+    def handle(self, task: pb.Task, blobs: list[memoryview]) -> Handled:
         """Call the app with the task's message and its client's context.
 
         Returns the reply and the bytes of its arrays. An error of the app becomes a failure in the
@@ -91,9 +94,7 @@ class Handler:
         return make_message(metadata, content=decode(task.content, blobs))
 
 
-def _encoded(
-    reply: object, state: RecordDict, seconds: float
-) -> tuple[xpb.Executed, list[memoryview]]:
+def _encoded(reply: object, state: RecordDict, seconds: float) -> Handled:
     if not isinstance(reply, Message):
         raise Rejected(f"the ClientApp must return a Message, and returned {type(reply).__name__}")
     if reply.has_error():

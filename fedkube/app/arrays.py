@@ -1,8 +1,8 @@
 """Flower's ``Array`` over bytes that have arrived, without the detour through NumPy's file format.
 
-Flower keeps every array as the bytes of an ``.npy`` file. Building and parsing those costs more than
-sending them, so an array that came over the exchange keeps the received bytes as they are, and makes
-the file only for an app that asks for ``.data``.
+Flower keeps every array as the bytes of an ``.npy`` file. Building and parsing those costs more
+than sending them, so an array that came over the exchange keeps the received bytes as they are, and
+makes the file only for an app that asks for ``.data``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fedkube.wire.tensors import DTYPES, view
 class WireArray(Array):
     """An ``Array`` whose elements are a view of received bytes.
 
-    Behaves as the ``Array`` it was sent as: ``numpy()`` gives a writable copy, ``data`` the bytes of
-    an ``.npy`` file, and assigning to a field works.
+    Behaves as the ``Array`` it was sent as: ``numpy()`` gives a writable copy, ``data`` the bytes
+    of an ``.npy`` file, and assigning to a field works.
     """
 
     def __init__(
@@ -133,4 +133,6 @@ def _parse(data: bytes, name: str) -> npt.NDArray[np.generic]:
         flat = np.frombuffer(data, dtype, offset=file.tell())
         return flat.reshape(shape, order="F" if fortran else "C")
     except ValueError as error:
-        raise Rejected(f"array {name!r} says it is NumPy's, but its bytes are not: {error}") from None
+        raise Rejected(
+            f"array {name!r} says it is NumPy's, but its bytes are not: {error}"
+        ) from None

@@ -1,4 +1,4 @@
-"""Flower's records to what travels, and back: a ``RecordDict`` is a ``Content`` and a list of blobs.
+"""Flower's records to what travels, and back: a ``RecordDict`` is a ``Content`` and its blobs.
 
 Order, names and the types of values survive: an int comes back as an int, an empty list as one.
 """

@@ -48,7 +48,8 @@ def run(
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", help="Processes that serve clients in turn. Default: what the machine has.",
+            "--workers",
+            help="Processes that serve clients in turn. Default: what the machine has.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +58,8 @@ def run(
         typer.Option(
             "--run-config",
             "-c",
-            help="Overrides of the app's run config: 'key=value key2=\"two words\"', or a TOML file.",
+            help="Overrides of the app's run config: 'key=value key2=\"two words\"', or a TOML "
+            "file.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +70,8 @@ def run(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", help="Same seed, same final model. Default: one is drawn, and written down.",
+            "--seed",
+            help="Same seed, same final model. Default: one is drawn, and written down.",
             show_default=False,
         ),
     ] = None,
@@ -76,8 +79,8 @@ def run(
         float | None,
         typer.Option(
             "--client-timeout",
-            help="Seconds that a client may take for one message; then its process is ended and the "
-            "client counts as failed. Default: no limit but the app's own.",
+            help="Seconds that a client may take for one message; then its process is ended and "
+            "the client counts as failed. Default: no limit but the app's own.",
             show_default=False,
         ),
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Shape = tuple[int, ...]
@@ -24,7 +24,7 @@ class Expected:
 
 def refusal(
     expected: Expected,
-    arrays: list[Mapping[str, Shape]],
+    arrays: Sequence[Mapping[str, Shape]],
     metrics: Mapping[str, object],
     not_finite: str | None,
 ) -> str | None:
@@ -42,7 +42,7 @@ def refusal(
     return _weight_unfit(expected.weight_key, metrics)
 
 
-def _arrays_differ(sent: Mapping[str, Shape], got: list[Mapping[str, Shape]]) -> str | None:
+def _arrays_differ(sent: Mapping[str, Shape], got: Sequence[Mapping[str, Shape]]) -> str | None:
     if len(got) != 1:
         return f"it holds {len(got)} array records, and exactly one is averaged"
     missing = [name for name in sent if name not in got[0]]

@@ -1,4 +1,4 @@
-"""Launches a run on this machine: a throw-away CA, one server, some workers; and sees it through."""
+"""Launches a run on this machine (a throw-away CA, a server, workers) and sees it through."""
 
 from __future__ import annotations
 

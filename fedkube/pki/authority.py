@@ -23,8 +23,8 @@ SKEW = timedelta(minutes=5)
 class Authority:
     """Signs certificates; its key stays in this object and is never written.
 
-    ``subject``: the authority's name. ``now``: from when it is valid. ``lifetime``: of the authority
-    and of every certificate it signs.
+    ``subject``: the authority's name. ``now``: from when it is valid. ``lifetime``: of the
+    authority and of every certificate it signs.
     """
 
     def __init__(self, subject: str, now: datetime, lifetime: timedelta) -> None:
@@ -85,7 +85,7 @@ class Authority:
         *,
         server: bool = False,
     ) -> Path:
-        """Write ``ca.pem``, ``cert.pem`` and ``key.pem`` into a new folder that only we can read."""
+        """Write ``ca.pem``, ``cert.pem``, ``key.pem`` into a new folder that only we can read."""
         certificate, key = self.issue(common_name, uri, hosts, server=server)
         folder.mkdir(mode=0o700)
         for name, content in (

@@ -13,15 +13,10 @@ from fedkube.core.errors import Rejected
 from fedkube.wire.limits import DIGEST_BYTES, MAX_RANK
 
 # Little-endian on the wire, whatever the machine.
+_NUMBERS = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "bool": np.dtype("?"),
-    **{
-        name: np.dtype(name).newbyteorder("<")
-        for name in (
-            "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-            "float16", "float32", "float64",
-        )  # fmt: skip
-    },
+    **{name: np.dtype(name).newbyteorder("<") for name in _NUMBERS.split()},
 }
 
 

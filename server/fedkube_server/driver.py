@@ -38,8 +38,9 @@ Admission = Callable[[Answer], str | None]
 class NewTask:
     """A message for one client.
 
-    ``frame`` lacks what only the driver knows: attempt, state and the blobs' list. ``admit`` decodes
-    a reply and says why it must not count, or None. ``expires_in_s`` is the message's time to live.
+    ``frame`` lacks what only the driver knows: attempt, state and the blobs' list. ``admit``
+    decodes a reply and says why it must not count, or None. ``expires_in_s`` is the message's time
+    to live.
     """
 
     id: int
@@ -229,7 +230,7 @@ class Driver:
         if state is not None:
             frame.state.CopyFrom(state.content)
             # The state's blobs follow the message's.
-            contents.renumber(frame.state, lambda number, before=len(blobs): number + before)
+            contents.renumber(frame.state, len(blobs).__add__)
             blobs += state.blobs
         session.give(frame, blobs)
 
@@ -248,4 +249,3 @@ class Driver:
 
 
 _EXPIRED = "the message's time to live ran out before a reply came"
-

@@ -93,7 +93,7 @@ class ServerProcess:
         return code
 
     def stop(self, reason: str, broken: bool) -> None:
-        """End the run because a person says so, or because the launcher sees that it cannot go on."""
+        """End the run: a person wants it, or (``broken``) the launcher sees it cannot go on."""
         if broken:
             self._halt.set(Ending(RunEvent.BROKE, "Broken", reason))
         else:
@@ -119,7 +119,11 @@ class ServerProcess:
             ending = Ending(RunEvent.STOPPED, "Stopped", "the run was ended")
         if self._halt.ending is not None:
             return self._halt.ending
-        if ending.event is RunEvent.FINISHED and self._recorder.asked and not self._recorder.answered:
+        if (
+            ending.event is RunEvent.FINISHED
+            and self._recorder.asked
+            and not self._recorder.answered
+        ):
             message = "no client ever replied with success"
             return Ending(RunEvent.BROKE, "NoReplies", message, self._recorder.first_failure())
         return ending

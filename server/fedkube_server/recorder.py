@@ -261,7 +261,5 @@ def _line(entry: Round) -> pb.RoundLine:
         seconds=entry.seconds,
         clients=max((len(phase.clients) for phase in phases), default=0),
         failures=sum(len(phase.failures) for phase in phases),
-        metrics=[
-            pb.Metric(name=name, value=value) for name, value in entry.flat_metrics().items()
-        ],
+        metrics=[pb.Metric(name=name, value=value) for name, value in entry.flat_metrics().items()],
     )

@@ -87,9 +87,7 @@ class Session:
             self._driver.bytes_down += len(frame)
             await write(frame)
 
-    async def _send_blob(
-        self, blob: StoredBlob, write: Callable[[bytes], Awaitable[None]]
-    ) -> None:
+    async def _send_blob(self, blob: StoredBlob, write: Callable[[bytes], Awaitable[None]]) -> None:
         generation = self._generation
         for frame in frames.data(blob.id, blob.data):
             await self._flush(write)
@@ -148,7 +146,7 @@ class Session:
                 partial.blobs.append(known[blob.digest].data)
                 continue
             # Not zeroed first: every byte is written before anything reads it.
-            into = memoryview(np.empty(blob.nbytes, np.uint8)).cast("B")
+            into = np.empty(blob.nbytes, np.uint8).data
             self._incoming.expect(blob, into)
             partial.blobs.append(into)
         self._reply = partial

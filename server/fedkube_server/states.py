@@ -1,4 +1,4 @@
-"""What logical clients keep between their calls, held by the server for whichever worker is next."""
+"""What logical clients keep between calls, held by the server for whichever worker is next."""
 
 from __future__ import annotations
 

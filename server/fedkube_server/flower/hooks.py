@@ -43,13 +43,13 @@ def install(tracker: Tracker) -> None:
     _wrap(DefaultWorkflow, "__call__", _workflow)
 
 
-def _watch(base: type, observers: dict[str, Observer]) -> None:
-    for cls in _family(base):
+def _watch(base: type[Any], observers: dict[str, Observer]) -> None:
+    for known in _family(base):
         for name, observer in observers.items():
-            _wrap(cls, name, observer)
+            _wrap(known, name, observer)
     original = base.__init_subclass__
 
-    def watch_new(cls: type, **options: Any) -> None:
+    def watch_new(cls: type[Any], /, **options: Any) -> None:
         original(**options)
         for name, observer in observers.items():
             _wrap(cls, name, observer)
@@ -57,13 +57,13 @@ def _watch(base: type, observers: dict[str, Observer]) -> None:
     base.__init_subclass__ = classmethod(watch_new)  # type: ignore[assignment]
 
 
-def _family(base: type) -> Iterator[type]:
+def _family(base: type[Any]) -> Iterator[type[Any]]:
     yield base
     for cls in base.__subclasses__():
         yield from _family(cls)
 
 
-def _wrap(cls: type, name: str, observer: Observer) -> None:
+def _wrap(cls: type[Any], name: str, observer: Observer) -> None:
     method = cls.__dict__.get(name)
     if not inspect.isfunction(method) or getattr(method, "__isabstractmethod__", False):
         return
@@ -251,9 +251,7 @@ _LEGACY_API: dict[str, Observer] = {
     "configure_fit": _configure(
         "train", "aggregate_fit", "min_available_clients", "min_fit_clients"
     ),
-    "configure_evaluate": _configure(
-        "evaluate", "aggregate_evaluate", "min_evaluate_clients"
-    ),
+    "configure_evaluate": _configure("evaluate", "aggregate_evaluate", "min_evaluate_clients"),
     "aggregate_fit": _legacy_aggregate("train"),
     "aggregate_evaluate": _legacy_aggregate("evaluate"),
     "evaluate": _legacy_evaluate,

@@ -20,8 +20,8 @@ from fedkube.app.arrays import WireArray
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
-from fedkube_server.flower.rules import admission, admit_anything
 from fedkube_server.driver import Answer
+from fedkube_server.flower.rules import admission, admit_anything
 from fedkube_server.halt import Ending, Halt
 from fedkube_server.recorder import Recorder
 
@@ -160,9 +160,7 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Metric]:
         if isinstance(value, list):
             if all(isinstance(item, int | float) for item in value):
                 plain[str(key)] = value
-        elif isinstance(value, bool | np.bool_):
-            plain[str(key)] = int(value)
-        elif isinstance(value, int | np.integer):
+        elif isinstance(value, bool | np.bool_ | int | np.integer):
             plain[str(key)] = int(value)
         elif isinstance(value, float | np.floating):
             plain[str(key)] = float(value)
