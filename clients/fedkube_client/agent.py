@@ -30,6 +30,9 @@ from fedkube_client.segments import Segment, SegmentCache, layout
 
 log = logging.getLogger("fedkube.client")
 
+# An executor that is killed while it loads the app is started again so often in all.
+_LOAD_TRIES = 3
+
 
 @dataclass(slots=True)
 class _Work:
@@ -121,22 +124,24 @@ class Agent:
     async def warm(self, welcome: pb.Welcome) -> Executor:
         """An executor with the app loaded; AppInvalid if it cannot be loaded."""
         self._cache.limit = welcome.cache_bytes
-        if self._executor is None:
+        request = xpb.Load(
+            app_dir=str(self._app.folder),
+            component=self._app.component,
+            flower_run=welcome.flower_run,
+            run_config=welcome.run_config,
+        )
+        tries = 0
+        while self._executor is None:
             # Started here and not on a thread: the kernel ends it with the thread that made it.
-            executor = Executor(self._app)
-            self._executor = executor
-            request = xpb.Load(
-                app_dir=str(self._app.folder),
-                component=self._app.component,
-                flower_run=welcome.flower_run,
-                run_config=welcome.run_config,
-            )
+            executor = self._executor = Executor(self._app)
             try:
                 await asyncio.to_thread(executor.load, request)
             except Ended as ended:
                 self.discard_executor()
-                reason = f"{ended.failure.reason}, while it loaded the ClientApp"
-                raise AppInvalid(reason, details=reason) from None
+                tries += 1
+                if tries == _LOAD_TRIES or ended.failure.code != pb.Failure.KILLED:
+                    reason = f"{ended.failure.reason}, while it loaded the ClientApp"
+                    raise AppInvalid(reason, details=reason) from None
         return self._executor
 
     def discard_executor(self) -> None:

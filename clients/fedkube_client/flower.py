@@ -61,7 +61,7 @@ class Handler:
         began = time.monotonic()
         try:
             reply = self._app(message, context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the app raises
+        except BaseException as error:  # noqa: BLE001 - whatever the app raises
             return _failed(pb.Failure.APP_RAISED, tracebacks.of_app(error, self._folder)), []
         seconds = time.monotonic() - began
         try:

@@ -6,10 +6,12 @@ import traceback
 from pathlib import Path
 
 _MAX_CHARS = 8000
+_PACKAGE = Path(__file__).parent.parent
+_OTHER_PACKAGES = frozenset({"fedkube_server", "fedkube_client"})
 
 
 def of_app(error: BaseException, folder: str | Path) -> str:
-    """The traceback from the app's first frame on, with whatever it was caused by.
+    """The traceback from the app's first frame on, without ours, and with what caused it.
 
     Without any frame of the app (a module that is not there, say) only the error is left.
     """
@@ -30,9 +32,14 @@ def _trim(report: traceback.TracebackException | None, folder: str, seen: set[in
         (i for i, frame in enumerate(report.stack) if frame.filename.startswith(folder)),
         len(report.stack),
     )
-    del report.stack[:first]
+    report.stack[:] = [frame for frame in report.stack[first:] if not _is_ours(frame.filename)]
     _trim(report.__cause__, folder, seen)
     _trim(report.__context__, folder, seen)
+
+
+def _is_ours(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_PACKAGE) or not _OTHER_PACKAGES.isdisjoint(path.parts)
 
 
 def headline(details: str) -> str:

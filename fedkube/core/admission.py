@@ -26,20 +26,25 @@ def refusal(
     expected: Expected,
     arrays: Sequence[Mapping[str, Shape]],
     metrics: Mapping[str, object],
-    not_finite: str | None,
+    bad_array: str | None,
 ) -> str | None:
     """Why a reply must not be counted, as a sentence, or None where it may.
 
     ``arrays``: name to shape, one mapping per array record of the reply. ``metrics``: its numbers.
-    ``not_finite``: the name of an array that holds NaN or infinity.
+    ``bad_array``: the name of an array that holds NaN or infinity.
     """
     if expected.arrays is not None:
         reason = _arrays_differ(expected.arrays, arrays)
         if reason:
             return reason
-        if not_finite is not None:
-            return f"array {not_finite!r} holds NaN or infinity"
+        if bad_array is not None:
+            return not_finite(bad_array)
     return _weight_unfit(expected.weight_key, metrics)
+
+
+def not_finite(name: str) -> str:
+    """The sentence for an array that holds NaN or infinity."""
+    return f"array {name!r} holds NaN or infinity"
 
 
 def _arrays_differ(sent: Mapping[str, Shape], got: Sequence[Mapping[str, Shape]]) -> str | None:

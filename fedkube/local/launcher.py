@@ -227,6 +227,7 @@ class Launcher:
 
     def _conclude(self, code: int) -> RunRecord:
         """Read what the server wrote, and put down what it could not."""
+        self._folder.drop_ballast()
         record = self._folder.read_record()
         if not record.state.final:
             stopped = self._stop.is_set() and not self._broken
@@ -240,6 +241,8 @@ class Launcher:
         if self._log.trouble is not None and record.state is not RunState.SUCCEEDED:
             record.state, record.reason = RunState.FAILED, "Environment"
             record.message = self._log.trouble.message
+            with contextlib.suppress(Environment):
+                self._folder.write_record(record)
         with contextlib.suppress(Environment):
             title = f"{record.run_id}   {record.state}"
             plots.draw(self._folder.read_history(), title, self._folder.path / "metrics.png")

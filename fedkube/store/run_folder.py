@@ -29,6 +29,10 @@ from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store import atomic, history
 
+# Takes up space from the start, so that on a full disk there is some for the last record.
+_BALLAST = ".ballast"
+_BALLAST_BYTES = 64 * 1024
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -85,7 +89,12 @@ class RunFolder:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Environment(f"cannot make the folder {path}: {error.strerror}") from None
+        atomic.write(path / _BALLAST, bytes(_BALLAST_BYTES))
         return cls(path)
+
+    def drop_ballast(self) -> None:
+        """Give back the space that was kept for writing down how the run ended."""
+        (self.path / _BALLAST).unlink(missing_ok=True)
 
     def write_record(self, record: RunRecord) -> None:
         """Replace ``run.json``."""

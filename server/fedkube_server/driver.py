@@ -156,7 +156,7 @@ class Driver:
         if not self._holds(session, reply):
             return "nobody waits for this reply any more"
         if refused:
-            reason = f"the update was refused: {refused}"
+            reason = refusal_text(refused)
             live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=reason)
             self._fail(session, reply, reason, retry=False)
             return reason
@@ -246,6 +246,11 @@ class Driver:
             live.task.settled(live.failure)
         else:
             live.task.settled(pb.Failure(code=pb.Failure.LOST, reason=effect.reason))
+
+
+def refusal_text(reason: str) -> str:
+    """How a refused update is spoken of, wherever it was refused."""
+    return f"the update was refused: {reason}"
 
 
 _EXPIRED = "the message's time to live ran out before a reply came"

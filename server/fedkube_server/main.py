@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import resource
 import sys
@@ -34,6 +35,8 @@ from fedkube_server.flower.grid import ExchangeGrid, Federation
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import GRACE_S, Ending, Halt, Halted
 from fedkube_server.recorder import Recorder
+
+log = logging.getLogger("fedkube.server")
 
 # How long workers and watchers may take to hear that the run is over.
 _FAREWELL_S = 1.0
@@ -86,8 +89,7 @@ class ServerProcess:
         except FedKubeError as error:
             return self._finish(Ending.of(error), error.exit_code)
         self._halt.on_set(self._watchdog)
-        tracker = Tracker(self._recorder, self._halt, self._record.spec.pool.clients)
-        ending = self._execute(tracker)
+        ending = self._execute()
         code = self._finish(ending, _code(ending))
         self._call(self._close(server, ending))
         return code
@@ -101,9 +103,10 @@ class ServerProcess:
 
     # ------------------------------------------------------------- inside
 
-    def _execute(self, tracker: Tracker) -> Ending:
+    def _execute(self) -> Ending:
         spec = self._record.spec
         federation = Federation.of(spec.seed, spec.pool.clients, spec.pool.client_timeout_s)
+        tracker = Tracker(self._recorder, self._halt, federation.node_ids)
         grid = ExchangeGrid(
             app.describe(self._record.run_id),
             federation,
@@ -194,8 +197,7 @@ class ServerProcess:
             try:
                 self._recorder.finish(ending.event)
             except FedKubeError as error:
-                # The launcher has the record's last state, and sees this by the exit code.
-                print(f"fedkube: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+                log.error("%s", error.message)
                 return error.exit_code
             return code
 

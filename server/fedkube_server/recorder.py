@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent, move
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.history import Failure, Metric, Phase, Round
@@ -96,6 +97,14 @@ class Recorder:
             self._dirty = True
         self.changed()
 
+    def refused(self, phase: Phase, client: int, reason: str) -> None:
+        """A reply that had counted turned out not to be fit."""
+        with self._lock:
+            if client in phase.clients:
+                phase.clients.remove(client)
+                phase.failures.append(Failure(client, reason))
+                self._dirty = True
+
     def end(self, phase: Phase) -> None:
         """All of the phase's messages are over."""
         with self._lock:
@@ -168,24 +177,34 @@ class Recorder:
         self.changed()
 
     def finish(self, event: RunEvent) -> None:
-        """The run is over: commit what is open, write the model and the record."""
+        """The run is over: commit what is open, write the model and the record.
+
+        If the disk is full, the record still gets written, and says so; then this raises.
+        """
+        trouble: FedKubeError | None = None
         with self._lock:
-            self.close_round()
-            if self._arrays is not None:
-                self.record.model = self._folder.write_model(self._arrays())
-            self.record.rounds = max((each.round for each in self._rounds), default=0)
-            taken_part = {
-                client
-                for each in self._rounds
-                for phase in each.phases.values()
-                for client in phase.clients
-            }
-            self.record.clients = len(taken_part)
-            self.record.metrics = latest(self._rounds)
-            self.record.bytes_up, self.record.bytes_down = self._counters()
+            try:
+                self.close_round()
+                if self._arrays is not None:
+                    self.record.model = self._folder.write_model(self._arrays())
+            except FedKubeError as error:
+                trouble, event = error, RunEvent.BROKE
+                self.record.reason, self.record.message = type(error).__name__, error.message
+            self._folder.drop_ballast()
+            self._sum_up()
             self.record.state = move(self.record.state, event)
             self._folder.write_record(self.record)
         self.changed()
+        if trouble is not None:
+            raise trouble
+
+    def _sum_up(self) -> None:
+        done = [each for each in self._rounds if _counts(each)]
+        self.record.rounds = max((each.round for each in done), default=0)
+        phases = [phase for each in done for phase in each.phases.values()]
+        self.record.clients = len({client for phase in phases for client in phase.clients})
+        self.record.metrics = latest(self._rounds)
+        self.record.bytes_up, self.record.bytes_down = self._counters()
 
     @property
     def asked(self) -> int:
@@ -252,6 +271,11 @@ def latest(rounds: Iterable[Round]) -> dict[str, float]:
     for each in rounds:
         metrics |= each.flat_metrics()
     return metrics
+
+
+def _counts(entry: Round) -> bool:
+    """Whether anything came of the round."""
+    return bool(entry.server) or any(phase.clients for phase in entry.phases.values())
 
 
 def _line(entry: Round) -> pb.RoundLine:

@@ -14,14 +14,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from flwr.app import Error, Message
+from flwr.app.message import make_message
 from flwr.common import parameters_to_ndarrays
+from flwr.common.constant import ErrorCode
 from flwr.server import Server
 from flwr.server.strategy import Strategy as LegacyStrategy
 from flwr.server.workflow import DefaultWorkflow
 from flwr.serverapp.strategy import Strategy
 
 from fedkube.core.errors import AppInvalid
-from fedkube_server.flower.rules import is_flowers
+from fedkube_server.driver import refusal_text
+from fedkube_server.flower.rules import is_flowers, legacy_content
 from fedkube_server.flower.tracking import Tracker, plain_arrays
 
 Method = Callable[..., Any]
@@ -71,7 +75,12 @@ def _wrap(cls: type[Any], name: str, observer: Observer) -> None:
     @functools.wraps(method)
     def observed(*args: Any, **kwargs: Any) -> Any:
         with _outermost(name) as outermost:
-            if _tracker is None or not outermost:
+            if _tracker is None:
+                return method(*args, **kwargs)
+            if not outermost:
+                inner = _HANDED_ON.get(name)
+                if inner is not None and method.__module__.startswith("flwr."):
+                    return inner(_tracker, method, args, kwargs)
                 return method(*args, **kwargs)
             return observer(_tracker, method, args, kwargs)
 
@@ -113,6 +122,53 @@ def _need_clients(tracker: Tracker, strategy: Any, method: str, attributes: Iter
                 f"the strategy's {attribute} is {wanted}, and the run has {clients}",
                 hint=f"start it with --clients {wanted} or more",
             )
+
+
+# ----------------------------------------------------------------- what apps hand on to Flower
+
+
+def _replies_handed_on(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Flower's averaging, called by an app's own strategy: replies unfit for it become errors."""
+    bound = inspect.signature(method).bind(*args, **kwargs)
+    replies = list(bound.arguments["replies"])
+    fit = [(each.metadata.src_node_id, each.content) for each in replies if each.has_content()]
+    reasons = iter(tracker.unfit(args[0], "aggregate_train", fit))
+    bound.arguments["replies"] = [
+        _refused(each, next(reasons)) if each.has_content() else each for each in replies
+    ]
+    return method(*bound.args, **bound.kwargs)
+
+
+def _refused(reply: Message, reason: str | None) -> Message:
+    if reason is None:
+        return reply
+    return make_message(reply.metadata, error=Error(ErrorCode.UNKNOWN, refusal_text(reason)))
+
+
+def _results_handed_on(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The same for the older API."""
+    bound = inspect.signature(method).bind(*args, **kwargs)
+    results = bound.arguments["results"]
+    contents = [(getattr(proxy, "node_id", 0), legacy_content(fit)) for proxy, fit in results]
+    reasons = tracker.unfit(args[0], "aggregate_fit", contents)
+    bound.arguments["results"] = [
+        each for each, reason in zip(results, reasons, strict=True) if reason is None
+    ]
+    bound.arguments["failures"] = [
+        *bound.arguments["failures"],
+        *(ValueError(refusal_text(reason)) for reason in reasons if reason is not None),
+    ]
+    return method(*bound.args, **bound.kwargs)
+
+
+_HANDED_ON: dict[str, Observer] = {
+    "aggregate_train": _replies_handed_on,
+    "aggregate_fit": _results_handed_on,
+}
 
 
 # ----------------------------------------------------------------- the message API

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
+from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
 from fedkube.app.arrays import WireArray
 from fedkube.app.records import decode
-from fedkube.core.admission import Expected, Shape, refusal
+from fedkube.core.admission import Expected, Shape, not_finite, refusal
 from fedkube_server.driver import Answer
 
 # Flower's strategies that pass replies' bytes on instead of averaging them.
@@ -37,20 +38,46 @@ def admission(
     averaged = trains and _module(strategy, aggregation) not in _NOT_AVERAGED
     expected = Expected(
         arrays=_shapes(sent) if averaged and sent is not None else None,
-        weight_key=_weight_key(strategy, aggregation),
+        weight_key=weight_key(strategy, aggregation),
     )
 
     def admit(answer: Answer) -> str | None:
-        records: RecordDict = decode(answer.reply.content, answer.blobs)
-        answer.records = records
-        shapes = [_record_shapes(record) for record in records.array_records.values()]
-        metrics: dict[str, object] = {}
-        for record in records.metric_records.values():
-            metrics |= dict(record)
-        bad = _not_finite(records) if expected.arrays is not None else None
-        return refusal(expected, shapes, metrics, bad)
+        answer.records = decode(answer.reply.content, answer.blobs)
+        return _refusal(expected, answer.records)
 
     return admit
+
+
+def unfit(contents: Sequence[RecordDict], sent: RecordDict | None, key: str) -> list[str | None]:
+    """For replies that an app's own code hands to Flower's averaging: why each may not count.
+
+    The app may have made other arrays of them than were sent. Where none of them has the arrays
+    that were sent, that is its way, and only their values are checked.
+    """
+    shapes = _shapes(sent) if sent is not None else None
+    if shapes is not None and not any(shapes in _all_shapes(each) for each in contents):
+        shapes = None
+    strict = Expected(arrays=shapes, weight_key=key)
+    return [_refusal(strict, each, always_finite=True) for each in contents]
+
+
+def _refusal(expected: Expected, records: RecordDict, *, always_finite: bool = False) -> str | None:
+    metrics: dict[str, object] = {}
+    for record in records.metric_records.values():
+        metrics |= dict(record)
+    bad = _not_finite(records) if always_finite or expected.arrays is not None else None
+    if bad is not None and expected.arrays is None:
+        return not_finite(bad)
+    return refusal(expected, _all_shapes(records), metrics, bad)
+
+
+def _all_shapes(records: RecordDict) -> list[dict[str, Shape]]:
+    return [_record_shapes(record) for record in records.array_records.values()]
+
+
+def legacy_content(result: Any) -> RecordDict:
+    """A ``FitRes`` as the records that it came in."""
+    return fitres_to_recorddict(result, keep_input=True)
 
 
 def is_flowers(strategy: object, aggregation: str) -> bool:
@@ -67,7 +94,8 @@ def _module(strategy: object, aggregation: str) -> str:
     return str(getattr(type(inner), aggregation).__module__).rpartition(".")[2]
 
 
-def _weight_key(strategy: object, aggregation: str) -> str:
+def weight_key(strategy: object, aggregation: str) -> str:
+    """The metric that weighs a reply in the strategy's average."""
     if aggregation == "aggregate_fit" or _is_legacy(strategy):
         return _LEGACY_WEIGHT
     inner = getattr(strategy, "strategy", strategy)
@@ -106,8 +134,9 @@ def _not_finite(records: RecordDict) -> str | None:
     for record in records.array_records.values():
         for name, array in record.items():
             elements: Any = array.elements if isinstance(array, WireArray) else None
-            if elements is None or elements.dtype.kind != "f":
-                continue
-            if not np.isfinite(elements).all():
+            if elements is None and array.stype == "numpy.ndarray":
+                elements = array.numpy()
+            real = elements is not None and elements.dtype.kind == "f"
+            if real and not np.isfinite(elements).all():
                 return name
     return None

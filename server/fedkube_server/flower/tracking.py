@@ -14,14 +14,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedkube.app.arrays import WireArray
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
-from fedkube_server.driver import Answer
-from fedkube_server.flower.rules import admission, admit_anything
+from fedkube_server.driver import Answer, refusal_text
+from fedkube_server.flower.rules import (
+    admission,
+    admit_anything,
+    is_flowers,
+    unfit,
+    weight_key,
+)
 from fedkube_server.halt import Ending, Halt
 from fedkube_server.recorder import Recorder
 
@@ -36,18 +42,24 @@ class _Declared:
     strategy: object
     aggregation: str
     phase: Phase
+    sent: RecordDict | None = None
 
 
 class Tracker:
     """Follows an app through its rounds."""
 
-    def __init__(self, recorder: Recorder, halt: Halt, clients: int) -> None:
+    def __init__(self, recorder: Recorder, halt: Halt, nodes: Sequence[int]) -> None:
         self.recorder = recorder
         self.halt = halt
-        self.clients = clients
+        self._partitions = {node: partition for partition, node in enumerate(nodes)}
         self.central = False  # whether the app measures each round itself, after the clients
         self._declared: _Declared | None = None
         self._lock = threading.Lock()
+
+    @property
+    def clients(self) -> int:
+        """How many logical clients the run has."""
+        return len(self._partitions)
 
     # ------------------------------------------------------------- from the hooks
 
@@ -65,6 +77,25 @@ class Tracker:
             phase = self.recorder.begin(name, name, asked, number)
         with self._lock:
             self._declared = _Declared(name, strategy, aggregation, phase)
+
+    def unfit(
+        self, strategy: object, aggregation: str, replies: Sequence[tuple[int, RecordDict]]
+    ) -> list[str | None]:
+        """Why each of the replies (node id, content) may not be averaged; None for those that may.
+
+        For replies that an app's own strategy hands on to Flower's.
+        """
+        with self._lock:
+            declared = self._declared
+        if declared is None or is_flowers(declared.strategy, aggregation):
+            return [None] * len(replies)
+        key = weight_key(strategy, aggregation)
+        reasons = unfit([content for _, content in replies], declared.sent, key)
+        for (node, _), reason in zip(replies, reasons, strict=True):
+            if reason is not None:
+                client = self._partitions.get(node, -1)
+                self.recorder.refused(declared.phase, client, refusal_text(reason))
+        return reasons
 
     def aggregated(
         self,
@@ -128,8 +159,8 @@ class Tracker:
         with self._lock:
             declared = self._declared
         if declared is not None and declared.name == name:
-            sent = messages[0].content if messages and messages[0].has_content() else None
-            check = admission(declared.strategy, declared.aggregation, sent)
+            declared.sent = messages[0].content if messages[0].has_content() else None
+            check = admission(declared.strategy, declared.aggregation, declared.sent)
             return check, declared.phase, True
         kind = messages[0].metadata.message_type if messages else name
         with self._writing():

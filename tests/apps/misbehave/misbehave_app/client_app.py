@@ -19,7 +19,9 @@ app = ClientApp()
 @app.train()
 def train(msg: Message, context: Context) -> Message:
     """Add one to every weight, and misbehave if this is the call for it."""
-    time.sleep(float(context.run_config["sleep"]))
+    if nap := float(context.run_config["sleep"]):
+        print(f"client {context.node_config['partition-id']} begins")
+        time.sleep(nap)
     (weights,) = msg.content["arrays"].to_numpy_ndarrays()
     reply = honest_reply(msg, weights + np.float32(1.0))
     mode = str(context.run_config["mode"])

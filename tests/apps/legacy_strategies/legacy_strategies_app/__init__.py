@@ -1,0 +1,1 @@
+"""Every strategy that Flower ships, compared with Flower's own aggregation."""

@@ -1,0 +1,99 @@
+"""The other commands, and how output looks with and without a terminal."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FEDKUBE = str(Path(sys.executable).parent / "fedkube")
+
+
+def test_new_writes_an_app_that_runs_at_once(fedkube, tmp_path):
+    done = fedkube("new", "my-first-app")
+    assert done.returncode == 0, done.stderr
+    assert "fedkube run my-first-app" in done.stdout
+    ran = fedkube("run", "my-first-app", "--json", "--seed", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1])["metrics"]["evaluate.eval_loss"] < 0.05
+
+
+@pytest.mark.parametrize("name", ["9lives", "class", "!!!", ""])
+def test_new_refuses_names_that_are_no_package(fedkube, name):
+    done = fedkube("new", name)
+    assert done.returncode == 2
+    assert "no name for a Python package" in done.stderr
+
+
+def test_new_does_not_write_over_anything(fedkube, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = fedkube("new", "mine")
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_doctor_says_what_is_there_and_what_it_is_for(fedkube, tmp_path):
+    found = {each["what"]: each for each in json.loads(fedkube("doctor", "--json").stdout)}
+    assert found["flwr"]["found"].startswith("1.41")
+    assert found["torch"]["ok"] is True
+    assert found["Kubernetes context"]["needed_for"] == "running on a cluster"
+    config = tmp_path / "kubeconfig"
+    config.write_text("current-context: my-cluster\n")
+    table = fedkube("doctor", KUBECONFIG=str(config))
+    assert table.returncode == 0
+    assert "my-cluster" in table.stdout
+
+
+def test_help_names_every_verb_and_exit_code(fedkube):
+    text = fedkube("--help").stdout
+    for word in ("run", "new", "doctor", "130"):
+        assert word in text
+    assert "--client-timeout" in fedkube("run", "--help", COLUMNS="160").stdout
+
+
+def test_version(fedkube):
+    assert fedkube("--version").stdout.startswith("fedkube 0.")
+
+
+def test_with_json_stdout_is_one_line(run, apps):
+    ran = run(apps / "message_api", "--clients", "2", "--json")
+    assert len(ran.stdout.splitlines()) == 1
+    assert "round 4/4" in ran.stderr
+
+
+def test_without_progress_only_the_apps_lines_are_left(run, apps):
+    ran = run(apps / "message_api", "--clients", "2", "--no-progress")
+    assert "round 4/4" not in ran.stdout
+    assert "[ROUND 4/4]" in ran.stdout
+
+
+def test_in_a_terminal_the_progress_moves_and_the_log_stays_readable(apps, tmp_path):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [FEDKUBE, "run", str(apps / "misbehave"), "--clients", "3", "-c", "sleep=0.4"],
+        stdout=theirs,
+        stderr=theirs,
+        stdin=theirs,
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:
+        pass
+    os.close(ours)
+    assert process.wait(timeout=30) == 0
+    text = seen.decode()
+    assert "clients" in text
+    assert "running on 2 workers" in text
+    assert "round 3/3" in text
+    assert "[ROUND 3/3]" in text
+    assert "Succeeded" in text

@@ -1,0 +1,31 @@
+"""Same seed, same final model: twice, with one worker and with several."""
+
+import pytest
+
+
+@pytest.fixture
+def digest(run):
+    def of(app, *options, out):
+        ran = run(app, "--json", *options, out=out)
+        assert ran.code == 0, ran.text
+        return ran.json["model"]["sha256"]
+
+    return of
+
+
+def test_digits_on_torch(digest, examples):
+    short = ("--clients", "6", "-c", "num-server-rounds=2 fraction-train=0.5")
+    digits = examples / "digits"
+    first = digest(digits, *short, "--seed", "5", "--workers", "2", out="a")
+    assert digest(digits, *short, "--seed", "5", "--workers", "2", out="b") == first
+    assert digest(digits, *short, "--seed", "5", "--workers", "1", out="c") == first
+    assert digest(digits, *short, "--seed", "6", "--workers", "2", out="d") != first
+
+
+@pytest.mark.parametrize("app", ["message_api", "numpy_client", "legacy_workflow"])
+def test_numpy_apps_of_both_apis(digest, apps, app):
+    models = {
+        digest(apps / app, "--clients", "5", "--seed", "9", "--workers", workers, out=f"w{workers}")
+        for workers in ("1", "2", "4")
+    }
+    assert len(models) == 1

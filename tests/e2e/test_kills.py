@@ -1,0 +1,84 @@
+"""Processes killed in the middle of a run."""
+
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+SLOW = ("-c", "sleep=0.6 num-server-rounds=2")
+
+
+@pytest.fixture
+def slow(begin, apps):
+    """Six clients of 0.6 s each, seen when each worker is serving one in the first round."""
+
+    def start(*options, workers="2"):
+        running = begin(
+            apps / "misbehave", "--clients", "6", "--workers", workers, "--json", *SLOW, *options
+        )
+        running.await_line("begins", count=int(workers))
+        return running
+
+    return start
+
+
+def counted_once(ran):
+    return all(
+        set(Counter(each.phases["train"].clients).values()) == {1}
+        and len(each.phases["train"].clients) == 6
+        for each in ran.rounds
+    )
+
+
+def test_a_worker_killed_in_the_middle_of_a_round(slow, ends):
+    running = slow()
+    [victim] = running.pids("--name worker-0")
+    executors = running.pids("executor_main")
+    os.kill(victim, signal.SIGKILL)
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert counted_once(ran)
+    assert ran.failures() == []
+    assert ran.result["final-mean"] == 2.0
+    assert "worker-0 was killed (SIGKILL); starting it again" in ran.log
+    assert ends(executors, 5)
+
+
+def test_the_only_worker_killed(slow):
+    running = slow(workers="1")
+    os.kill(running.pids("--name worker-0")[0], signal.SIGKILL)
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert counted_once(ran)
+
+
+def test_an_executor_killed_in_the_middle_of_a_round(slow):
+    running = slow()
+    os.kill(running.pids("executor_main")[0], signal.SIGKILL)
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert counted_once(ran)
+
+
+def test_a_killed_server_fails_the_run_and_says_so(slow, ends):
+    running = slow()
+    family = list(running.family())
+    [server] = running.pids("fedkube_server")
+    os.kill(server, signal.SIGKILL)
+    ran = running.wait()
+    assert ran.code == 4, ran.text
+    assert ran.record.state == "Failed"
+    assert "the aggregation server was killed (SIGKILL)" in ran.json["message"]
+    assert ends(family, 5)
+
+
+def test_a_killed_launcher_leaves_no_process(slow, ends):
+    running = slow()
+    family = list(running.family())
+    assert len(family) == 6, "launcher, server, two workers with an executor each"
+    running.process.kill()
+    assert ends(family, 10)
+    ran = running.wait()
+    assert ran.record.state == "Failed"
+    assert "launcher" in ran.record.message
