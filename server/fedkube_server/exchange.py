@@ -121,7 +121,7 @@ class Exchange:
                 f"{PROTOCOL}; use the same release of fedkube on both ends"
             )
         if hello.worker != name:
-            raise Rejected(f"the certificate is {name!r}'s, and {hello.worker!r} says hello")
+            raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")
         session = Session(name, self._driver, self._app_broken)
         session.welcome(self._welcome())
         return session

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 
 from hypothesis import given
@@ -55,9 +56,6 @@ def test_several_words_are_one_after_the_other(configs):
 
 @given(st.text().filter(lambda word: not word.endswith(".toml")))
 def test_any_text_is_parsed_or_refused_in_a_sentence(text):
-    try:
+    with contextlib.suppress(Usage):
         parsed = project.parse_overrides([text])
-    except Usage as error:
-        assert error.message
-    else:
         assert all(isinstance(value, bool | int | float | str) for value in parsed.values())

@@ -87,10 +87,9 @@ def test_the_same_seed_gives_the_same_numbers_everywhere(seed):
 def _raised_in(folder, text):
     file = folder / "app_code.py"
     file.write_text(text)
-    try:
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - whatever the app raises
         exec(compile(text, str(file), "exec"), {})
-    except Exception as error:
-        return error
+    return raised.value
 
 
 def test_a_traceback_begins_with_the_apps_first_frame(tmp_path):

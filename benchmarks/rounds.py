@@ -1,0 +1,93 @@
+"""Whole rounds of ``fedkube run``: real processes, mTLS, digests, checks and commits included.
+
+The app echoes the model, changed, so that all of it travels both ways, and Flower's FedAvg averages
+it. The time of a round is what the ServerApp sees; the first, in which workers start, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import floor
+
+ROOT = Path(__file__).parent.parent
+ECHO = ROOT / "tests" / "apps" / "echo"
+# What others take for the same on a machine like this (docs/performance.md says where from).
+PEERS = {"NVFlare": 2.5, "Flower deployment": 7.5}
+
+
+def empty_round() -> Iterator[dict[str, Any]]:
+    """Ten clients, a model of 10 kB, an empty ``train``: what a round costs by itself."""
+    measured = _fedkube(clients=10, megabytes=0.01, tensors=4, rounds=40, change=False)
+    seconds = measured["round_s"]
+    bare = floor.measure(clients=10, nbytes=10_000, rounds=40)
+    yield {
+        **measured,
+        "floor_s": round(bare, 5),
+        "over_floor": round(seconds / bare, 2),
+        "faster_than": {name: round(peer / seconds) for name, peer in PEERS.items()},
+    }
+
+
+def table() -> Iterator[dict[str, Any]]:
+    """Rounds of N clients and M megabytes in 60 tensors, over the floor measured beside each."""
+    for megabytes, clients in ((1, 2), (1, 8), (25, 4), (25, 8), (100, 4)):
+        rounds = 12 if megabytes <= 1 else 5
+        measured = _fedkube(clients, megabytes, tensors=60, rounds=rounds, change=True)
+        bare = floor.measure(clients, int(megabytes * 1e6), rounds)
+        ratio = round(measured["round_s"] / bare, 2)
+        yield {**measured, "floor_s": round(bare, 4), "over_floor": ratio}
+
+
+def startup() -> Iterator[dict[str, Any]]:
+    """A whole run of one round, from the command to its end."""
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        _fedkube(clients=2, megabytes=0.01, tensors=1, rounds=1, change=False)
+        seconds.append(time.perf_counter() - began)
+    yield {"run_s": round(statistics.median(seconds), 3)}
+
+
+def _fedkube(
+    clients: int, megabytes: float, tensors: int, rounds: int, *, change: bool
+) -> dict[str, Any]:
+    config = (
+        f"megabytes={float(megabytes)} tensors={tensors} "
+        f"num-server-rounds={rounds + 1} change={str(change).lower()}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).parent / "fedkube"), "run", str(ECHO)),
+                *("--clients", str(clients), "-c", config, "--out", str(out)),
+                *("--json", "--no-progress", "--checkpoint-every", "1", "--keep-checkpoints", "1"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        result = json.loads(done.stdout.splitlines()[-1])
+        log = (out / "log.txt").read_text()
+    told = json.loads(log.rpartition("RESULT ")[2].splitlines()[0])
+    seconds = told["seconds-per-round"][1:] or told["seconds-per-round"]
+    model = told["model-bytes"]
+    return {
+        "clients": clients,
+        "model_bytes": model,
+        "rounds": rounds,
+        "round_s": round(statistics.median(seconds), 5),
+        "bytes_per_round_over_2NM": round(
+            (result["bytes_up"] + result["bytes_down"]) / ((rounds + 1) * 2 * clients * model), 3
+        ),
+        "server_peak_rss_mb": round(result["server_peak_rss_bytes"] / 1e6),
+    }

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import csv
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedkube.store.history import Failure, Phase, Round, from_json, to_csv, to_json
+
+# Python's csv does not quote a lone carriage return, and no metric is called that.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=10)
+NUMBERS = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False)
+METRICS = st.dictionaries(TEXTS, NUMBERS | st.lists(NUMBERS, max_size=3), max_size=3)
+COUNTS = st.integers(0, 2**40)
+SECONDS = st.floats(0, 1e6)
+PHASES = st.builds(
+    Phase,
+    message_type=TEXTS,
+    asked=COUNTS,
+    clients=st.lists(COUNTS, max_size=3),
+    failures=st.lists(st.builds(Failure, client=COUNTS, reason=TEXTS), max_size=2),
+    metrics=METRICS,
+    seconds=SECONDS,
+    bytes_up=COUNTS,
+    bytes_down=COUNTS,
+)
+ROUNDS = st.builds(
+    Round,
+    round=COUNTS,
+    seconds=SECONDS,
+    phases=st.dictionaries(st.sampled_from(["train", "evaluate", "query"]), PHASES, max_size=3),
+    server=METRICS,
+)
+
+
+@given(st.lists(ROUNDS, max_size=4))
+def test_json_comes_back(rounds):
+    assert from_json(to_json("run", rounds)) == rounds
+
+
+@given(st.lists(ROUNDS, min_size=1, max_size=4))
+def test_csv_holds_every_scalar_metric(rounds):
+    lines = list(csv.DictReader(io.StringIO(to_csv(rounds).decode(), newline="")))
+    assert len(lines) == len(rounds)
+    for line, entry in zip(lines, rounds, strict=True):
+        assert int(line["round"]) == entry.round
+        for name, value in entry.flat_metrics().items():
+            assert float(line[name]) == value
