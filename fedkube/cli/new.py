@@ -15,9 +15,9 @@ from fedkube.core.errors import Environment, Usage
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="The app's name, or the path of its new folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
 ) -> None:
-    """Write a small Flower app into a new folder; `fedkube run NAME` runs it at once."""
+    """Write a small Flower app into the new folder NAME; `fedkube run NAME` runs it at once."""
     folder = write(Path(name))
     typer.echo(f"wrote {folder}")
     typer.echo(f"run it with: fedkube run {folder}")

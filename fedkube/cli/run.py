@@ -35,7 +35,7 @@ _EXITS = {
 
 
 def run(
-    app: Annotated[str, typer.Argument(help="The Flower app's folder.")],
+    app: Annotated[str, typer.Argument(metavar="APP", show_default=False)],
     clients: Annotated[
         int | None,
         typer.Option(
@@ -103,7 +103,7 @@ def run(
         bool, typer.Option("--progress/--no-progress", help="Show how far the run is.")
     ] = True,
 ) -> None:
-    """Run a Flower app, as it is, through federated rounds on this machine."""
+    """Run the Flower app in the folder APP, as it is, through federated rounds on this machine."""
     loaded = project.read(app)
     config = project.merge(loaded.config, project.parse_overrides(run_config or []))
     count = clients if clients is not None else loaded.clients or project.DEFAULT_CLIENTS

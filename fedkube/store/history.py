@@ -51,11 +51,11 @@ class Round:
     server: dict[str, Metric] = field(default_factory=dict)
 
     def flat_metrics(self) -> dict[str, float]:
-        """Scalar metrics by dotted name: ``train.loss``, ``server.accuracy``."""
+        """Scalar metrics by dotted name (``server.accuracy``), those of the server first."""
         parts = [(name, phase.metrics) for name, phase in self.phases.items()]
         return {
             f"{part}.{key}": float(value)
-            for part, metrics in [*parts, ("server", self.server)]
+            for part, metrics in [("server", self.server), *reversed(parts)]
             for key, value in metrics.items()
             if not isinstance(value, list)
         }

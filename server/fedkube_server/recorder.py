@@ -156,7 +156,8 @@ class Recorder:
             if not self._dirty or not self._rounds:
                 return
             current = self._rounds[-1]
-            current.seconds = self._monotonic() - self._round_began
+            if current.round:  # round 0 is only what the app measured before the first
+                current.seconds = self._monotonic() - self._round_began
             checkpoints = self.record.spec.checkpoints
             fresh = self._arrays is not None and self._arrays_round == current.round
             if fresh and checkpoints.every and current.round % checkpoints.every == 0:
@@ -245,6 +246,8 @@ class Recorder:
                 bytes_down=down,
                 eta_s=self._eta(),
             )
+            if self.record.state.final:
+                snapshot.eta_s = -1.0
             if self._open is not None and current is not None:
                 phase = self._open.phase
                 snapshot.phase = phase.message_type
@@ -252,8 +255,8 @@ class Recorder:
                 snapshot.done = len(phase.clients) + len(phase.failures)
                 snapshot.failed = len(phase.failures)
                 snapshot.running = running
-            for entry in self._rounds[seen : self._written]:
-                snapshot.ended.append(_line(entry))
+            ended = [_line(entry) for entry in self._rounds[seen : self._written] if _counts(entry)]
+            snapshot.ended.extend(ended)
             return snapshot, self._written
 
     def _eta(self) -> float:

@@ -1,0 +1,146 @@
+"""Writes what can be written from the code: ``python docs/generate.py [--check]``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from fedkube.api.v1alpha1 import FederatedRunSpec
+from fedkube.cli.main import EXIT_CODES, app
+from fedkube.core import run_states, tasks
+from fedkube.store import run_folder
+from fedkube.wire import limits
+
+HERE = Path(__file__).parent
+
+
+def reference() -> str:
+    """``reference.md``."""
+    parts = [
+        "# Reference",
+        "Generated from the code by `make docs`; edit the code instead.",
+        "## Commands",
+        *_commands(),
+        "## Exit codes",
+        _table(["code", "meaning"], [[str(code.value), text] for code, text in EXIT_CODES.items()]),
+        "## The run folder",
+        inspect.cleandoc(str(run_folder.__doc__)).partition("\n\n")[0],
+        _run_folder(),
+        "`run.json` has these fields:",
+        _table(
+            ["field", "type"],
+            [
+                [f"`{name}`", _type(field.annotation)]
+                for name, field in run_folder.RunRecord.model_fields.items()
+            ],
+        ),
+        "`spec` in it is what a run is asked to be:",
+        _table(["field", "default", "meaning"], list(_fields())),
+        "## States of a run",
+        _states(run_states.TABLE),
+        "## States of a task",
+        "A task is one message for one logical client.",
+        _states(tasks.TABLE),
+        "## Limits of the exchange",
+        _table(
+            ["limit", "value"],
+            [
+                [f"`{name}`", f"{value:,}"]
+                for name, value in vars(limits).items()
+                if name.isupper() and isinstance(value, int)
+            ],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands() -> Iterable[str]:
+    group: Any = get_command(app)
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        arguments = [each for each in command.params if each.param_type_name == "argument"]
+        options = [each for each in command.params if each.param_type_name == "option"]
+        usage = " ".join(["fedkube", name, *(each.name.upper() for each in arguments)])
+        yield f"### `{usage}`"
+        yield str(command.help)
+        rows = [
+            [", ".join(f"`{opt}`" for opt in [*each.opts, *each.secondary_opts]), _help(each)]
+            for each in options
+        ]
+        if rows:
+            yield _table(["option", "meaning"], rows)
+
+
+def _help(option: Any) -> str:
+    plain = option.default is None or isinstance(option.default, bool)
+    default = "" if plain or option.multiple else f" Default: {option.default}."
+    return f"{option.help}{default}"
+
+
+def _run_folder() -> str:
+    lines = inspect.cleandoc(str(run_folder.__doc__)).splitlines()
+    rows = [line.split("``") for line in lines if line.startswith("``")]
+    return _table(["file", "holds"], [[f"`{row[1]}`", row[2].strip()] for row in rows])
+
+
+def _fields() -> Iterable[list[str]]:
+    schema = FederatedRunSpec.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def walk(properties: dict[str, Any], prefix: str) -> Iterable[list[str]]:
+        for name, field in properties.items():
+            reference = field.get("$ref") or field.get("allOf", [{}])[0].get("$ref")
+            if reference:
+                yield from walk(definitions[reference.split("/")[-1]]["properties"], f"{name}.")
+                continue
+            default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+            yield [f"`{prefix}{name}`", default, field.get("description", "")]
+
+    yield from walk(schema["properties"], "")
+
+
+def _states(table: dict[tuple[Any, Any], Any]) -> str:
+    rows = [[_word(state), _word(event), _word(after)] for (state, event), after in table.items()]
+    lines = "\n".join(f"    {a} --> {c}: {b}" for a, b, c in rows)
+    return f"```mermaid\nstateDiagram-v2\n{lines}\n```"
+
+
+def _word(value: Enum) -> str:
+    return str(value).replace(" ", "_")
+
+
+def _type(annotation: Any) -> str:
+    if "[" not in str(annotation) and "|" not in str(annotation):
+        return str(annotation.__name__)
+    text = str(annotation).replace("fedkube.store.run_folder.", "")
+    return text.replace("datetime.datetime", "datetime")
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join(line(cells) for cells in [head, ["---"] * len(head), *rows])
+
+
+def main() -> None:
+    """Write the pages, or with ``--check`` say whether they are stale."""
+    path = HERE / "reference.md"
+    text = reference()
+    if "--check" not in sys.argv[1:]:
+        path.write_text(text, encoding="utf-8")
+    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+        sys.exit("docs/reference.md is stale; run `make docs` and commit it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import gc
+import os
+
+import numpy as np
+import pytest
+
+from fedkube_client.segments import Segment, SegmentCache, layout
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def cache():
+    cache = SegmentCache(limit=100)
+    yield cache
+    cache.close()
+
+
+def put(cache, nbytes, *digests):
+    segment = Segment.create(nbytes)
+    size = nbytes // max(1, len(digests))
+    cache.add(segment, [(digest, i * size, size) for i, digest in enumerate(digests)])
+
+
+# ------------------------------------------------------------- segments
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 4096, 5000])
+def test_a_new_segment_is_zeros_of_exactly_that_size(nbytes):
+    segment = Segment.create(nbytes)
+    assert bytes(segment.view) == bytes(nbytes)
+    segment.close()
+
+
+def test_another_process_sees_the_same_bytes_through_the_descriptor():
+    mine = Segment.create(10)
+    theirs = Segment(os.dup(mine.descriptor), 10)
+    mine.view[:3] = b"abc"
+    assert bytes(theirs.view[:4]) == b"abc\0"
+    theirs.view[3] = ord("d")
+    assert bytes(mine.view[:4]) == b"abcd"
+    mine.close()
+    assert bytes(theirs.view[:4]) == b"abcd", "it lives as long as one of them holds it"
+    theirs.close()
+
+
+def test_a_segment_has_no_name():
+    segment = Segment.create(10)
+    assert os.fstat(segment.descriptor).st_nlink == 0
+    segment.close()
+
+
+def test_arrays_that_look_into_a_closed_segment_can_still_be_read():
+    segment = Segment.create(16)
+    segment.view[:] = bytes(range(16))
+    array = np.frombuffer(segment.view[8:], "u1")
+    segment.close()
+    gc.collect()
+    assert array.tolist() == list(range(8, 16))
+
+
+def test_closing_gives_the_descriptor_back():
+    before = open_descriptors()
+    segments = [Segment.create(10) for _ in range(5)]
+    assert open_descriptors() == before + 5 * 2, "the descriptor, and the mapping's own"
+    for segment in segments:
+        segment.close()
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("sizes", "offsets", "total"),
+    [
+        ([], [], 0),
+        ([0], [0], 0),
+        ([1, 1], [0, 64], 128),
+        ([64, 65, 0, 3], [0, 64, 192, 192], 256),
+    ],
+)
+def test_blobs_are_laid_out_one_after_the_other(sizes, offsets, total):
+    assert layout(sizes) == (offsets, total)
+
+
+# ------------------------------------------------------------- the cache
+
+
+def test_what_was_added_is_found(cache):
+    put(cache, 20, b"a", b"b")
+    place = cache.find(b"b")
+    assert (place.offset, place.nbytes) == (10, 10)
+    assert cache.descriptor(place.segment)[1] == 20
+    assert cache.find(b"c") is None
+    assert cache.nbytes == 20
+
+
+def test_within_the_limit_nothing_goes(cache):
+    put(cache, 50, b"a")
+    put(cache, 50, b"b")
+    assert cache.shrink(keep=[]) == []
+
+
+def test_the_least_recently_used_goes_first(cache):
+    for digest in (b"a", b"b", b"c"):
+        put(cache, 50, digest)
+    used = cache.find(b"a").segment
+    dropped = cache.shrink(keep=[])
+    assert used not in dropped
+    assert (cache.find(b"b"), cache.nbytes) == (None, 100)
+    assert cache.find(b"a") is not None
+
+
+def test_what_a_task_uses_stays_even_beyond_the_limit(cache):
+    put(cache, 150, b"a")
+    put(cache, 150, b"b")
+    mine = cache.find(b"a").segment
+    assert mine not in cache.shrink(keep=[mine])
+    assert cache.find(b"a") is not None
+    assert cache.nbytes == 150
+
+
+def test_a_digest_in_two_segments_is_found_in_the_newer_one_and_survives_the_older(cache):
+    put(cache, 60, b"a", b"old")
+    put(cache, 60, b"a", b"new")
+    newer = cache.find(b"new").segment
+    assert cache.find(b"a").segment == newer
+    cache.shrink(keep=[newer])
+    assert cache.find(b"old") is None
+    assert cache.find(b"a").segment == newer
+
+
+def test_numbers_of_segments_are_never_used_again(cache):
+    numbers = []
+    for number in range(4):
+        put(cache, 90, bytes([number]))
+        numbers.append(cache.find(bytes([number])).segment)
+        cache.shrink(keep=[numbers[-1]])
+    assert len(set(numbers)) == 4
+
+
+def test_closing_drops_everything(cache):
+    before = open_descriptors()
+    put(cache, 50, b"a")
+    put(cache, 50, b"b")
+    cache.close()
+    assert (cache.nbytes, cache.find(b"a"), open_descriptors()) == (0, None, before)
