@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import statistics
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,25 +26,30 @@ METHOD = "/floor/Session"
 
 def measure(clients: int, nbytes: int, rounds: int) -> float:
     """Median seconds of a round, the first two left out."""
-    with tempfile.TemporaryDirectory() as folder:
-        authority = Authority("floor", datetime.now(UTC), timedelta(hours=1))
-        server = authority.issue_to(
-            Path(folder) / "server", "s", "fedkube://f/server/s", ["127.0.0.1"], server=True
-        )
-        client = authority.issue_to(Path(folder) / "client", "c", "fedkube://f/worker/c")
-        return asyncio.run(_measure(server, client, clients, nbytes - nbytes % 4, rounds))
+    authority = Authority("floor", datetime.now(UTC), timedelta(hours=1))
+    server = authority.issue("s", "fedkube://f/server/s", ["127.0.0.1"], server=True)
+    client = authority.issue("c", "fedkube://f/worker/c")
+    ca = authority.certificate()
+    ours, theirs = channels.Credentials(ca, *server), channels.Credentials(ca, *client)
+    return asyncio.run(_measure(ours, theirs, clients, nbytes - nbytes % 4, rounds))
 
 
-async def _measure(tls: Path, client_tls: Path, clients: int, nbytes: int, rounds: int) -> float:
+async def _measure(
+    ours: channels.Credentials,
+    theirs: channels.Credentials,
+    clients: int,
+    nbytes: int,
+    rounds: int,
+) -> float:
     floor = _Floor(clients, nbytes)
     handler = grpc.method_handlers_generic_handler(
         "floor", {"Session": grpc.stream_stream_rpc_method_handler(floor.session)}
     )
-    server, port = channels.serve("127.0.0.1:0", channels.Credentials(tls), [handler])
+    server, port = channels.serve("127.0.0.1:0", ours, [handler])
     await server.start()
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_client, args=(f"127.0.0.1:{port}", str(client_tls), nbytes))
+        context.Process(target=_client, args=(f"127.0.0.1:{port}", theirs, nbytes))
         for _ in range(clients)
     ]
     for process in processes:
@@ -98,12 +101,12 @@ class _Floor:
             go.put_nowait(False)
 
 
-def _client(address: str, tls: str, nbytes: int) -> None:
-    asyncio.run(_echo(address, Path(tls), nbytes))
+def _client(address: str, credentials: channels.Credentials, nbytes: int) -> None:
+    asyncio.run(_echo(address, credentials, nbytes))
 
 
-async def _echo(address: str, tls: Path, nbytes: int) -> None:
-    async with channels.connect(address, channels.Credentials(tls)) as channel:
+async def _echo(address: str, credentials: channels.Credentials, nbytes: int) -> None:
+    async with channels.connect(address, credentials) as channel:
         call = channel.stream_stream(METHOD)()
         model = bytearray(nbytes)
         while True:

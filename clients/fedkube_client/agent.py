@@ -43,6 +43,13 @@ class _Work:
     entries: list[tuple[bytes, int, int]] = field(default_factory=list)
     whole: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
+    executing: bool = False
+
+    def close(self) -> None:
+        """Give back what was received for a task that was not executed."""
+        if self.segment is not None:
+            self.segment.close()
+            self.segment = None
 
 
 @dataclass(slots=True)
@@ -67,14 +74,19 @@ class Agent:
     """One worker. ``run`` returns when the server says goodbye."""
 
     def __init__(
-        self, address: str, name: str, credentials: channels.Credentials, app: AppSettings
+        self,
+        address: str,
+        name: str,
+        credentials: channels.Credentials,
+        app: AppSettings,
+        cache_bytes: int,
     ) -> None:
         self._address = address
         self._name = name
         self._credentials = credentials
         self._app = app
         self._executor: Executor | None = None
-        self._cache = SegmentCache(0)
+        self._cache = SegmentCache(cache_bytes)
         self._dropped: list[int] = []
         self._replies = 0
 
@@ -123,25 +135,30 @@ class Agent:
 
     async def warm(self, welcome: pb.Welcome) -> Executor:
         """An executor with the app loaded; AppInvalid if it cannot be loaded."""
-        self._cache.limit = welcome.cache_bytes
+        self._cache.limit = welcome.cache_bytes or self._cache.limit
         request = xpb.Load(
             app_dir=str(self._app.folder),
             component=self._app.component,
             flower_run=welcome.flower_run,
             run_config=welcome.run_config,
         )
+        if self._executor is not None and not self._executor.usable:
+            self.discard_executor()
         tries = 0
         while self._executor is None:
             # Started here and not on a thread: the kernel ends it with the thread that made it.
-            executor = self._executor = Executor(self._app)
+            executor = Executor(self._app)
             try:
                 await asyncio.to_thread(executor.load, request)
+                self._executor = executor
             except Ended as ended:
-                self.discard_executor()
                 tries += 1
                 if tries == _LOAD_TRIES or ended.failure.code != pb.Failure.KILLED:
                     reason = f"{ended.failure.reason}, while it loaded the ClientApp"
                     raise AppInvalid(reason, details=reason) from None
+            finally:
+                if self._executor is not executor:
+                    executor.close()
         return self._executor
 
     def discard_executor(self) -> None:
@@ -199,9 +216,11 @@ class Agent:
             because = f"the client took longer than its timeout of {task.timeout_s:g} s"
             loop = asyncio.get_running_loop()
             timer = loop.call_later(task.timeout_s, executor.kill, because)
+        work.executing = True
         try:
             return await asyncio.to_thread(self._execute, executor, request, segments)
         finally:
+            work.executing = False
             if timer is not None:
                 timer.cancel()
 
@@ -285,14 +304,15 @@ class _Session:
         if self._work is not None:
             # The server gives the task to another; what we would send is not waited for.
             self._work.cancelled = True
-            self._agent.interrupt("the connection to the server ended")
+            if self._work.executing:
+                self._agent.interrupt("the connection to the server ended")
         self._tasks.put_nowait(None)
         if worker is not None:
             worker.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await worker
         if self._work is not None:
-            self._agent.discard_executor()
+            self._work.close()
 
     # ------------------------------------------------------------- out
 
@@ -315,7 +335,8 @@ class _Session:
         self._work = work
         need = self._agent.prepare(work, self._incoming)
         if need:
-            await self._send(pb.WorkerFrame(need=pb.Need(blobs=need)))
+            frame = pb.Need(task=task.id, attempt=task.attempt, blobs=need)
+            await self._send(pb.WorkerFrame(need=frame))
         self._tasks.put_nowait(work)
 
     def _cancel(self, cancel: pb.Cancel) -> None:
@@ -324,7 +345,7 @@ class _Session:
             return
         work.cancelled = True
         self._incoming.forget([blob.id for blob in work.task.blobs])
-        if work.whole.is_set():
+        if work.executing:
             self._agent.interrupt("the server no longer waits for this client")
         work.whole.set()
 
@@ -349,6 +370,7 @@ class _Session:
             await work.whole.wait()
             if not work.cancelled:
                 await self._serve_one(work, executor)
+            work.close()
             self._work = None
 
     async def _serve_one(self, work: _Work, executor: Executor) -> None:
@@ -374,6 +396,8 @@ class _Session:
         sent = [blob.id for blob in reply.blobs if not blob.held]
         for number, view in zip(sent, views, strict=True):
             for frame in frames.data(number, view):
+                if work.cancelled:
+                    return
                 await self._outgoing.put(frame)
 
 

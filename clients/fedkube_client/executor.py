@@ -57,12 +57,19 @@ class Executor:
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # with what the app starts, so that all of it can be ended
             )
+        threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
     @property
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given another message."""
+        return not self._killed_because and self._process.poll() is None
 
     def load(self, request: xpb.Load) -> None:
         """Load the ClientApp; AppInvalid, with its traceback, if it cannot be."""
@@ -101,14 +108,27 @@ class Executor:
         """End the process at once; a call that waits for it raises Ended with this reason."""
         with self._lock:
             self._killed_because = self._killed_because or because
-        self._process.kill()
+        self._end()
 
     def close(self) -> None:
         """End the process, and wait until it is gone."""
-        self._channel.close()
-        if self._process.poll() is None:
-            self._process.kill()
+        self._end()
         self._process.wait()
+        self._channel.close()
+
+    def _end(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self._process.kill()
+
+    def _reap(self) -> None:
+        """A child that the app has forked holds our socket open: its end is told by the process."""
+        self._process.wait()
+        try:
+            self._channel.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
 
     def _how_it_ended(self) -> pb.Failure:
         code = self._process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -11,6 +12,9 @@ import sys
 from fedkube.proto.v1 import executor_pb2 as xpb
 from fedkube_client import flower, pipe
 from fedkube_client.segments import Segment, layout
+
+# After a reply of this size, garbage is collected at once.
+_COLLECT_BYTES = 64 * 1024 * 1024
 
 
 def die_with_parent() -> None:
@@ -24,6 +28,7 @@ def serve(channel: socket.socket) -> None:
     """Answer the agent until it hangs up."""
     load, _ = pipe.receive(channel, xpb.Load)
     handler, traceback = flower.load(load)
+    gc.freeze()  # what the app has loaded stays; collections need not look at it
     pipe.send(channel, xpb.Loaded(traceback=traceback))
     if handler is None:
         return
@@ -35,12 +40,17 @@ def serve(channel: socket.socket) -> None:
                 segments.pop(number).close()
         for new, descriptor in zip(request.segments, descriptors, strict=True):
             segments[new.id] = Segment(descriptor, new.nbytes)
+            segments[new.id].close_descriptor()
         blobs = [
             segments[place.segment].view[place.offset : place.offset + place.nbytes].toreadonly()
             for place in request.places
         ]
         executed, outgoing = handler.handle(request.task, blobs)
         _reply(channel, executed, outgoing)
+        if sum(map(len, outgoing)) > _COLLECT_BYTES:
+            # Flower's records refer to themselves, so that only a collection frees their arrays.
+            del executed, outgoing, blobs
+            gc.collect()
 
 
 def _reply(channel: socket.socket, executed: xpb.Executed, blobs: list[memoryview]) -> None:

@@ -65,9 +65,12 @@ class Handler:
             return _failed(pb.Failure.APP_RAISED, tracebacks.of_app(error, self._folder)), []
         seconds = time.monotonic() - began
         try:
-            return _encoded(reply, context.state, seconds)
+            return _encoded(task, reply, context.state, seconds)
         except Rejected as error:
             return _failed(pb.Failure.REFUSED, f"the reply cannot be sent: {error.message}"), []
+        except Exception as error:  # noqa: BLE001 - the records hold whatever the app put in them
+            reason = f"the reply cannot be sent: {type(error).__name__}: {error}"
+            return _failed(pb.Failure.REFUSED, reason), []
 
     def _context(self, task: pb.Task, blobs: list[memoryview]) -> Context:
         return Context(
@@ -94,9 +97,11 @@ class Handler:
         return make_message(metadata, content=decode(task.content, blobs))
 
 
-def _encoded(reply: object, state: RecordDict, seconds: float) -> Handled:
+def _encoded(task: pb.Task, reply: object, state: RecordDict, seconds: float) -> Handled:
     if not isinstance(reply, Message):
         raise Rejected(f"the ClientApp must return a Message, and returned {type(reply).__name__}")
+    if reply.metadata.reply_to_message_id != task.message_id:
+        raise Rejected("it answers another message; make it with Message(..., reply_to=message)")
     if reply.has_error():
         return _failed(pb.Failure.APP_RAISED, reply.error.reason or "the app gave no reason"), []
     encoder = Encoder()

@@ -13,7 +13,7 @@ from pathlib import Path
 from fedkube.app import project
 from fedkube.core import logs
 from fedkube.core.errors import FedKubeError
-from fedkube.wire import channels
+from fedkube.wire.arguments import credentials_of, options_for_credentials
 from fedkube_client.agent import Agent, Refused
 from fedkube_client.executor import AppSettings
 
@@ -26,9 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fedkube_client", description=__doc__)
     parser.add_argument("--server", required=True, help="HOST:PORT of the aggregation server")
     parser.add_argument("--name", required=True, help="this worker's name, as in its certificate")
-    parser.add_argument("--tls", type=Path, required=True, help="ca.pem, cert.pem and key.pem")
+    options_for_credentials(parser)
     parser.add_argument("--app", type=Path, required=True, help="the Flower app's folder")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a client")
+    parser.add_argument(
+        "--cache-bytes", type=int, default=2 * 1024**3, help="bound of the tensor cache"
+    )
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the worker")
     options = parser.parse_args()
     logs.to_stderr()
@@ -39,7 +42,9 @@ def main() -> None:
     except FedKubeError as error:
         sys.exit(f"fedkube: {error.message}")
     settings = AppSettings(app.folder, app.clientapp, options.threads)
-    agent = Agent(options.server, options.name, channels.Credentials(options.tls), settings)
+    agent = Agent(
+        options.server, options.name, credentials_of(options), settings, options.cache_bytes
+    )
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, agent)
     try:
@@ -54,7 +59,8 @@ async def _serve(agent: Agent) -> None:
     try:
         await work
     except asyncio.CancelledError:
-        agent.close()
+        # Only a goodbye from the server is a good end; whoever started us may start us again.
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _follow_launcher(descriptor: int, agent: Agent) -> None:

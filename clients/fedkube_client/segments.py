@@ -31,9 +31,19 @@ class Segment:
         os.ftruncate(descriptor, max(nbytes, 1))
         return cls(descriptor, nbytes)
 
+    def close_descriptor(self) -> None:
+        """The mapping is enough; a process may have only so many descriptors."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            self.close_descriptor()
+
     def close(self) -> None:
         """Give up this process's hold. Arrays that still look into it keep the mapping alive."""
-        os.close(self.descriptor)
+        self.close_descriptor()
         self.view.release()
         try:
             self._map.close()
@@ -58,11 +68,15 @@ def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
     return offsets, end
 
 
-class SegmentCache:
-    """Blobs by digest, in segments; the least recently used segments go when there are too many.
+# A segment that so many tasks in a row had no use for holds a model of the past.
+_IDLE_TASKS = 8
 
-    ``limit``: bytes that may be held. What a running task uses is never dropped, so one task's
-    arrays may go beyond it.
+
+class SegmentCache:
+    """Blobs by digest, in segments, until they are not used any more.
+
+    ``limit``: bytes that may be held. Beyond it, the least recently used segments go first. What a
+    running task uses is never dropped, so one task's arrays may go beyond the limit.
     """
 
     def __init__(self, limit: int) -> None:
@@ -72,6 +86,8 @@ class SegmentCache:
         self._places: dict[bytes, xpb.Place] = {}
         self._digests: dict[int, list[bytes]] = {}
         self._next = 1
+        self._tasks = 0
+        self._used: dict[int, int] = {}  # segment to the last task that used it
 
     def find(self, digest: bytes) -> xpb.Place | None:
         """Where the blob is, if it is here."""
@@ -95,14 +111,14 @@ class SegmentCache:
         segment = self._segments[number]
         return segment.descriptor, segment.nbytes
 
-    def shrink(self, keep: Iterable[int]) -> list[int]:
-        """Drop what is over the limit, but for the segments in ``keep``; what was dropped."""
-        kept = set(keep)
+    def shrink(self, used: Iterable[int]) -> list[int]:
+        """A task uses these segments: drop others that are stale or too many; what was dropped."""
+        self._tasks += 1
+        self._used |= dict.fromkeys(used, self._tasks)
         dropped = []
         for number in list(self._segments):
-            if self.nbytes <= self.limit:
-                break
-            if number not in kept:
+            idle = self._tasks - self._used.setdefault(number, self._tasks)
+            if idle > _IDLE_TASKS or (idle and self.nbytes > self.limit):
                 self._drop(number)
                 dropped.append(number)
         return dropped
@@ -114,6 +130,7 @@ class SegmentCache:
 
     def _drop(self, number: int) -> None:
         segment = self._segments.pop(number)
+        self._used.pop(number, None)
         self.nbytes -= segment.nbytes
         for digest in self._digests.pop(number):
             place = self._places.get(digest)

@@ -8,6 +8,7 @@ makes the file only for an app that asks for ``.data``.
 from __future__ import annotations
 
 import io
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def _parse(data: bytes, name: str) -> npt.NDArray[np.generic]:
             raise Rejected(f"array {name!r} holds Python objects, which may not travel")
         flat = np.frombuffer(data, dtype, offset=file.tell())
         return flat.reshape(shape, order="F" if fortran else "C")
-    except ValueError as error:
+    except (ValueError, SyntaxError, TokenError) as error:
         raise Rejected(
             f"array {name!r} says it is NumPy's, but its bytes are not: {error}"
         ) from None

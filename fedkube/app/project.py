@@ -60,7 +60,7 @@ def read(folder: str | Path) -> Project:
     components = _table(toml, file, "tool", "flwr", "app", "components")
     return Project(
         folder=path.resolve(),
-        name=str(toml.get("project", {}).get("name") or path.resolve().name),
+        name=_name(toml) or path.resolve().name,
         serverapp=_reference(components, "serverapp", file),
         clientapp=_reference(components, "clientapp", file),
         config=_flat(app.get("config", {}), f"{file}: [tool.flwr.app.config]", AppInvalid),
@@ -108,6 +108,12 @@ def _table(toml: Mapping[str, Any], file: Path, *keys: str) -> Mapping[str, Any]
     return here
 
 
+def _name(toml: Mapping[str, Any]) -> str:
+    project = toml.get("project")
+    name = project.get("name") if isinstance(project, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def _reference(components: Mapping[str, Any], key: str, file: Path) -> str:
     value = components.get(key)
     if not isinstance(value, str):
@@ -143,7 +149,7 @@ def _flat(
 
 def _clients(toml: Mapping[str, Any]) -> int | None:
     """``options.num-supernodes`` of the app's default federation (older apps have the section)."""
-    federations = toml.get("tool", {}).get("flwr", {}).get("federations", {})
+    federations = toml["tool"]["flwr"].get("federations", {})
     if not isinstance(federations, dict):
         return None
     chosen = federations.get(str(federations.get("default", "")), {})
@@ -177,11 +183,14 @@ def _from_text(text: str) -> dict[str, ConfigValue]:
 
 def _words(text: str) -> list[str]:
     """Split at blanks outside quotes; quotes stay, since TOML reads them."""
-    words, word, quote = [], "", ""
+    words, word, quote, escaped = [], "", "", False
     for char in text:
         if quote:
             word += char
-            quote = "" if char == quote else quote
+            if char == quote and not escaped:
+                quote = ""
+            # Only a quotation mark's strings have escapes; an apostrophe's are literal.
+            escaped = quote == '"' and char == "\\" and not escaped
         elif char.isspace():
             words += [word] * bool(word)
             word = ""

@@ -5,11 +5,12 @@ Order, names and the types of values survive: an int comes back as an int, an em
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.constant import SType
 
 from fedkube.app.arrays import elements_of, from_bytes
 from fedkube.core.errors import Rejected
@@ -92,17 +93,24 @@ def decode(content: pb.Content, blobs: Sequence[memoryview]) -> RecordDict:
         if kind == "arrays":
             record = ArrayRecord()
             for item in entry.arrays.items:
+                _unique(item.name, record)
                 record[item.name] = _array(item, blobs)
         elif kind == "metrics":
             record = MetricRecord()
-            _values(entry.metrics, blobs, record.__setitem__)
+            _values(entry.metrics, blobs, record)
         elif kind == "configs":
             record = ConfigRecord()
-            _values(entry.configs, blobs, record.__setitem__)
+            _values(entry.configs, blobs, record)
         else:
             raise Rejected(f"record {entry.name!r} is of no known kind")
+        _unique(entry.name, records)
         records[entry.name] = record
     return records
+
+
+def _unique(name: str, names: Container[str]) -> None:
+    if name in names:
+        raise Rejected(f"the name {name!r} comes twice")
 
 
 def set_value(entry: pb.Value, value: Any) -> None:
@@ -174,14 +182,14 @@ def to_values(config: dict[str, Any]) -> pb.Values:
 
 
 def _values(
-    values: pb.Values, blobs: Sequence[memoryview], put: Callable[[str, Any], None]
+    values: pb.Values, blobs: Sequence[memoryview], record: MetricRecord | ConfigRecord
 ) -> None:
     for entry in values.items:
+        _unique(entry.key, record)
+        large = entry.WhichOneof("kind") == "blob"
+        value: Any = bytes(_blob(entry.blob, blobs)) if large else get_value(entry)
         try:
-            if entry.WhichOneof("kind") == "blob":
-                put(entry.key, bytes(_blob(entry.blob, blobs)))
-            else:
-                put(entry.key, get_value(entry))
+            record[entry.key] = value
         except TypeError as error:
             raise Rejected(f"value {entry.key!r}: {error}") from None
 
@@ -190,6 +198,9 @@ def _array(item: pb.Array, blobs: Sequence[memoryview]) -> Array:
     data = _blob(item.blob, blobs)
     shape = tuple(item.shape)
     if item.opaque:
+        if item.stype == SType.NUMPY:
+            # Flower would parse such bytes as a file of NumPy's, or as an archive of them.
+            raise Rejected(f"array {item.name!r} is NumPy's, and hides its elements")
         return Array(dtype=item.dtype, shape=shape, stype=item.stype, data=bytes(data))
     if not item.HasField("declared_dtype"):
         return from_bytes(data, item.dtype, shape, item.stype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -69,3 +70,7 @@ def main() -> None:
     except FedKubeError as error:
         show(error)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has enough, as `head` does. What was to be done is done.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)

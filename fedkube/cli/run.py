@@ -25,6 +25,7 @@ from fedkube.core.errors import Exit, Usage
 from fedkube.core.run_states import RunState
 from fedkube.local import machine
 from fedkube.local.launcher import Launcher
+from fedkube.store.history import strict
 from fedkube.store.run_folder import RunFolder, RunRecord
 
 _EXITS = {
@@ -137,7 +138,7 @@ def run(
         ended = asyncio.run(Launcher(folder, plan, view).run())
     view.conclude(ended, folder.path)
     if as_json:
-        sys.stdout.write(json.dumps(result(ended, folder.path)) + "\n")
+        sys.stdout.write(json.dumps(strict(result(ended, folder.path))) + "\n")
     raise typer.Exit(exit_code(ended))
 
 

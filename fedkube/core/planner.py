@@ -21,11 +21,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker to start: its number, the threads its client may use, the GPU it is bound to."""
+    """One worker to start.
+
+    ``threads``: that its client may use. ``gpu``: that it is bound to. ``cache_bytes``: that its
+    arrays may take while nothing uses them.
+    """
 
     index: int
     threads: int
     gpu: str | None
+    cache_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class Plan:
 
 # A worker that has loaded torch and an app of moderate size needs about this much.
 WORKER_BYTES = 512 * 1024 * 1024
+# All workers' caches together take at most an eighth of the memory, within these bounds.
+MIN_CACHE_BYTES = 64 * 1024 * 1024
+MAX_CACHE_BYTES = 2 * 1024 * 1024 * 1024
 
 
 def plan(machine: Machine, clients: int, workers: int | None, threads: int = 1) -> Plan:
@@ -54,8 +62,12 @@ def plan(machine: Machine, clients: int, workers: int | None, threads: int = 1) 
         raise Usage(f"--threads is {threads}, and a client needs at least 1")
     count, why = _count(machine, clients, workers, threads)
     gpus = machine.gpus
+    cache = min(MAX_CACHE_BYTES, max(MIN_CACHE_BYTES, machine.memory_bytes // (8 * count)))
     return Plan(
-        tuple(Worker(i, threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)), why
+        tuple(
+            Worker(i, threads, gpus[i % len(gpus)] if gpus else None, cache) for i in range(count)
+        ),
+        why,
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 from fedkube.core.errors import Environment, Exit
@@ -31,9 +30,12 @@ _CERTIFICATES = timedelta(days=30)
 # A worker that keeps dying within a minute is not started again more often than this in a row.
 _MAX_RESTARTS = 5
 _STABLE_S = 60.0
-# After Ctrl-C: for the server to write down where the run stood, then for each process to end.
-_STOP_S = 4.0
+# After Ctrl-C: for the server to answer, then for each process to end.
+_STOP_S = 3.0
 _END_S = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = logging.getLogger("fedkube.local")
 
 
 class View(Protocol):
@@ -60,6 +62,7 @@ class Launcher:
         )
         self._lifeline = Lifeline()
         self._stop = asyncio.Event()
+        self._insist = asyncio.Event()
         self._stop_reason = ""
         self._broken = ""
         self._over = False
@@ -68,17 +71,16 @@ class Launcher:
     async def run(self) -> RunRecord:
         """Launch the run and return its record when it has ended, whichever way."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
-            with tempfile.TemporaryDirectory(prefix="fedkube-") as secrets:
-                code = await self._run(Path(secrets))
-        finally:
+            code = await self._run()
             self._lifeline.close()
             self._log.close()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            return self._conclude(code)
+        finally:
+            for number in _SIGNALS:
                 loop.remove_signal_handler(number)
-        return self._conclude(code)
 
     def stop(self, reason: str) -> None:
         """End the run; its folder will say Stopped and why."""
@@ -87,49 +89,43 @@ class Launcher:
 
     # ------------------------------------------------------------- the course of a run
 
-    async def _run(self, secrets: Path) -> int:
-        server, port = await self._start_server(secrets)
+    async def _run(self) -> int:
+        server, port = await self._start_server()
         if port is None:
             return await server.wait()
         address = f"127.0.0.1:{port}"
-        control = ControlClient(address, Credentials(self._certificate(secrets, Role.OPERATOR)))
+        control = ControlClient(address, self._credentials(Role.OPERATOR))
         async with _background() as background:
             background.append(asyncio.create_task(self._watch(control)))
             keepers = [
-                asyncio.create_task(self._keep_worker(worker, address, secrets))
+                asyncio.create_task(self._keep_worker(worker, address))
                 for worker in self._plan.workers
             ]
             background += keepers
-            background.append(asyncio.create_task(self._see_all_given_up(keepers)))
+            background.append(asyncio.create_task(self._see_hopeless(keepers)))
             stopped = asyncio.create_task(self._stop.wait())
             ended = asyncio.create_task(server.process.wait())
             background += [stopped, ended]
             await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
             if server.running:
-                await self._end_server(control, server)
+                await self._end_server(control, server, ended)
             self._over = True
             code = await server.wait()
             await asyncio.gather(*(child.end(_END_S) for child in self._workers.values()))
             await control.close()
         return code
 
-    async def _start_server(self, secrets: Path) -> tuple[Child, int | None]:
+    async def _start_server(self) -> tuple[Child, int | None]:
         """Start the server; its port, or None if it could not start."""
         ready, announce = os.pipe()
-        tls = self._certificate(secrets, Role.SERVER)
         try:
-            server = await start(
+            server = await self._child(
                 "server",
                 "fedkube_server",
-                [
-                    *("--folder", str(self._folder.path.resolve())),
-                    *("--tls", str(tls)),
-                    *("--ready-fd", str(announce)),
-                    *("--lifeline-fd", str(self._lifeline.child_end)),
-                ],
+                self._credentials(Role.SERVER),
+                ["--folder", str(self._folder.path.resolve()), "--ready-fd", str(announce)],
                 self._environment(),
-                [announce, self._lifeline.child_end],
-                self._log,
+                [announce],
             )
         finally:
             os.close(announce)
@@ -138,73 +134,110 @@ class Launcher:
             line = await asyncio.to_thread(pipe.readline)
         return server, json.loads(line)["port"] if line else None
 
-    async def _end_server(self, control: ControlClient, server: Child) -> None:
-        """Have the server write down that the run stopped; if it does not, end it."""
-        await control.stop(self._stop_reason, _STOP_S / 2, broken=bool(self._broken))
+    async def _child(
+        self,
+        name: str,
+        module: str,
+        credentials: Credentials,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+    ) -> Child:
+        """Start a process that ends with us, and is told who it is by a pipe."""
+        tls, tell = os.pipe()
         try:
-            await asyncio.wait_for(asyncio.shield(server.process.wait()), _STOP_S)
-        except TimeoutError:
+            os.write(tell, credentials.to_bytes())  # less than a pipe holds
+            os.close(tell)
+            lifeline = self._lifeline.child_end
+            return await start(
+                name,
+                module,
+                ["--tls-fd", str(tls), "--lifeline-fd", str(lifeline), *arguments],
+                environment,
+                [tls, lifeline, *descriptors],
+                self._log,
+            )
+        finally:
+            os.close(tls)
+
+    async def _end_server(
+        self, control: ControlClient, server: Child, ended: asyncio.Task[int]
+    ) -> None:
+        """Have the server write down that the run stopped; if it does not answer, end it.
+
+        One that answers is given all the time that it takes, for it may have a large model to
+        write; a person who does not want to wait presses Ctrl-C again.
+        """
+        answered = await control.stop(self._stop_reason, _STOP_S, broken=bool(self._broken))
+        insist = asyncio.create_task(self._insist.wait())
+        limit = None if answered else _STOP_S
+        await asyncio.wait({insist, ended}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        insist.cancel()
+        if server.running:
             await server.end(_END_S)
 
     async def _watch(self, control: ControlClient) -> None:
         async for snapshot in control.watch():
-            self._view.snapshot(snapshot)
+            with contextlib.suppress(OSError):  # nobody reads our output any more
+                self._view.snapshot(snapshot)
             if self._log.trouble is not None:
                 self.stop(self._log.trouble.message)
 
     # ------------------------------------------------------------- workers
 
-    async def _keep_worker(self, worker: Worker, address: str, secrets: Path) -> bool:
+    async def _keep_worker(self, worker: Worker, address: str) -> bool:
         """Keep one worker running as long as the run needs it; True if that is hopeless."""
         name = f"worker-{worker.index}"
-        tls = self._certificate(secrets, Role.WORKER, name)
+        credentials = self._credentials(Role.WORKER, name)
         loop = asyncio.get_running_loop()
-        restarts = 0
-        while restarts <= _MAX_RESTARTS:
+        ends = 0
+        while ends <= _MAX_RESTARTS:
             began = loop.time()
-            child = await start(
+            child = await self._child(
                 name,
                 "fedkube_client",
+                credentials,
                 [
-                    *("--server", address),
-                    *("--name", name),
-                    *("--tls", str(tls)),
+                    *("--server", address, "--name", name),
                     *("--app", self._record.spec.app),
                     *("--threads", str(worker.threads)),
-                    *("--lifeline-fd", str(self._lifeline.child_end)),
+                    *("--cache-bytes", str(worker.cache_bytes)),
                 ],
                 self._environment(worker.gpu),
-                [self._lifeline.child_end],
-                self._log,
             )
             self._workers[worker.index] = child
             code = await child.wait()
             if self._over or code == 0:
                 return False
-            restarts = restarts + 1 if loop.time() - began < _STABLE_S else 1
+            ends = ends + 1 if loop.time() - began < _STABLE_S else 1
             self._log.write("fedkube", f"{name} {_ended(code)}; starting it again")
-            await asyncio.sleep(min(5.0, 0.05 * 2**restarts))
-        self._log.write("fedkube", f"{name} ended {restarts} times in a row; it is given up")
+            await asyncio.sleep(min(5.0, 0.05 * 2**ends))
+        self._log.write("fedkube", f"{name} ended {ends} times in a row; it is given up")
         return True
 
-    async def _see_all_given_up(self, keepers: list[asyncio.Task[bool]]) -> None:
+    async def _see_hopeless(self, keepers: list[asyncio.Task[bool]]) -> None:
         """Without workers the run would wait for ever."""
-        if all(await asyncio.gather(*keepers)):
+        done, waiting = await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+        error = next((each.exception() for each in done if each.exception()), None)
+        if error is not None:
+            self._broken = f"a worker cannot be started: {error}"
+        elif not waiting and all(each.result() for each in done):
             self._broken = "every worker ended again and again; log.txt has what they printed"
+        if self._broken:
             self.stop(self._broken)
 
     # ------------------------------------------------------------- what children get
 
-    def _certificate(self, secrets: Path, role: Role, name: str = "run") -> Path:
+    def _credentials(self, role: Role, name: str = "run") -> Credentials:
         identity = Identity(self._record.run_id, role, name)
-        hosts = ("127.0.0.1", "localhost") if role is Role.SERVER else ()
-        return self._authority.issue_to(
-            secrets / f"{role}-{name}",
+        serves = role is Role.SERVER
+        certificate, key = self._authority.issue(
             f"{role} {name}",
             identity.uri(),
-            hosts,
-            server=role is Role.SERVER,
+            ("127.0.0.1", "localhost") if serves else (),
+            server=serves,
         )
+        return Credentials(self._authority.certificate(), certificate, key)
 
     def _environment(self, gpu: str | None = None) -> Mapping[str, str]:
         environment = {
@@ -222,7 +255,10 @@ class Launcher:
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
-        self._log.write("fedkube", f"stopping: {name}")
+        if self._stop.is_set():
+            self._insist.set()
+        else:
+            self._log.write("fedkube", f"stopping: {name}; once more ends it at once")
         self.stop(f"stopped by {name}")
 
     def _conclude(self, code: int) -> RunRecord:
@@ -230,6 +266,7 @@ class Launcher:
         self._folder.drop_ballast()
         record = self._folder.read_record()
         if not record.state.final:
+            record.sum_up(self._folder.read_history())
             stopped = self._stop.is_set() and not self._broken
             event = RunEvent.STOPPED if stopped else RunEvent.BROKE
             record.state = move(record.state, event)
@@ -243,9 +280,12 @@ class Launcher:
             record.message = self._log.trouble.message
             with contextlib.suppress(Environment):
                 self._folder.write_record(record)
-        with contextlib.suppress(Environment):
-            title = f"{record.run_id}   {record.state}"
+        title = f"{record.run_id}   {record.state}"
+        try:
             plots.draw(self._folder.read_history(), title, self._folder.path / "metrics.png")
+        except Exception as error:  # noqa: BLE001 - matplotlib raises errors of many kinds
+            # A picture that cannot be drawn must not spoil a run that is over.
+            log.warning("metrics.png was not drawn: %s", error)
         return record
 
     def _why(self, code: int) -> tuple[str, str]:

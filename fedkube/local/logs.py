@@ -22,7 +22,7 @@ class LogBook:
 
     def __init__(self, path: Path, show: Callable[[str, str], None]) -> None:
         self._path = path
-        self._show = show
+        self._show: Callable[[str, str], None] | None = show
         self._file: IO[str] = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self.trouble: Environment | None = None
 
@@ -33,7 +33,11 @@ class LogBook:
             self._file.write(f"{datetime.now().astimezone():%H:%M:%S.%f} {source:<9} {line}\n")
         except OSError as error:
             self.trouble = self.trouble or atomic.trouble(error, self._path)
-        self._show(source, line)
+        if self._show is not None:
+            try:
+                self._show(source, line)
+            except OSError:
+                self._show = None  # nobody reads our output any more; the log goes on
 
     async def follow(self, source: str, stream: asyncio.StreamReader) -> None:
         """Write a process's lines until it closes its output."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedkube.local.logs import LogBook
 
@@ -27,6 +29,7 @@ class Child:
     async def wait(self) -> int:
         """Wait for its end and for its last line; its exit code, negative for a signal."""
         code = await self.process.wait()
+        end_session(self.process.pid)
         # Something that it started may hold the pipe open for longer than it lived.
         await asyncio.wait({self.output}, timeout=1.0)
         return code
@@ -40,6 +43,17 @@ class Child:
             except TimeoutError:
                 self.process.kill()
         await self.wait()
+
+
+def end_session(session: int) -> None:
+    """End what a child has started and left behind: all processes of the session that it led."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                os.kill(int(folder.name), signal.SIGKILL)
+        except (OSError, ValueError, IndexError):
+            continue  # it has ended meanwhile, or is not ours
 
 
 class Lifeline:

@@ -6,10 +6,8 @@ Keys are P-256: gRPC's TLS supports it everywhere, and making one takes well und
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -75,28 +73,6 @@ class Authority:
                 serialization.NoEncryption(),
             ),
         )
-
-    def issue_to(
-        self,
-        folder: Path,
-        common_name: str,
-        uri: str,
-        hosts: Sequence[str] = (),
-        *,
-        server: bool = False,
-    ) -> Path:
-        """Write ``ca.pem``, ``cert.pem``, ``key.pem`` into a new folder that only we can read."""
-        certificate, key = self.issue(common_name, uri, hosts, server=server)
-        folder.mkdir(mode=0o700)
-        for name, content in (
-            ("ca.pem", self.certificate()),
-            ("cert.pem", certificate),
-            ("key.pem", key),
-        ):
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-        return folder
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey

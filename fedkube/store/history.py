@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -60,11 +61,33 @@ class Round:
             if not isinstance(value, list)
         }
 
+    @property
+    def counted(self) -> bool:
+        """Whether anything came of the round."""
+        return bool(self.server) or any(phase.clients for phase in self.phases.values())
+
+
+def latest_metrics(rounds: Iterable[Round]) -> dict[str, float]:
+    """The newest value of every scalar metric."""
+    metrics: dict[str, float] = {}
+    for each in rounds:
+        metrics |= each.flat_metrics()
+    return metrics
+
 
 def to_json(run_id: str, rounds: Iterable[Round]) -> bytes:
     """``history.json``."""
-    body = {"run_id": run_id, "rounds": [asdict(each) for each in rounds]}
-    return (json.dumps(body, indent=1, default=float) + "\n").encode()
+    body = {"run_id": run_id, "rounds": [strict(asdict(each)) for each in rounds]}
+    return (json.dumps(body, indent=1, allow_nan=False) + "\n").encode()
+
+
+def strict(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: strict(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_json(content: bytes) -> list[Round]:
@@ -73,11 +96,17 @@ def from_json(content: bytes) -> list[Round]:
 
 
 def _round(body: dict[str, Any]) -> Round:
-    phases = {
-        name: Phase(**{**each, "failures": [Failure(**failure) for failure in each["failures"]]})
-        for name, each in body["phases"].items()
-    }
-    return Round(**{**body, "phases": phases})
+    phases = {name: _phase(each) for name, each in body["phases"].items()}
+    return Round(**{**body, "phases": phases, "server": _metrics(body["server"])})
+
+
+def _phase(body: dict[str, Any]) -> Phase:
+    failures = [Failure(**failure) for failure in body["failures"]]
+    return Phase(**{**body, "failures": failures, "metrics": _metrics(body["metrics"])})
+
+
+def _metrics(body: dict[str, Any]) -> dict[str, Metric]:
+    return {key: math.nan if value is None else value for key, value in body.items()}
 
 
 def to_csv(rounds: list[Round]) -> bytes:

@@ -14,6 +14,8 @@ from fedkube.store.history import Round
 # Blue, orange, green, purple, grey: told apart by people who do not see red and green, too.
 _COLOURS = {"server": "#0072b2", "evaluate": "#e69f00", "train": "#009e73", "query": "#cc79a7"}
 _MAX_PANELS = 9
+# Beyond this, and for NaN, there is nothing to draw to scale.
+_DRAWN = 1e100
 
 
 def draw(rounds: list[Round], title: str, path: Path) -> bool:
@@ -32,7 +34,7 @@ def draw(rounds: list[Round], title: str, path: Path) -> bool:
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.1 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     for index, (metric, by_part) in enumerate(panels.items()):
         axes = figure.add_subplot(lines, columns, index + 1)
         _panel(axes, metric, by_part)
@@ -51,7 +53,8 @@ def _curves(rounds: list[Round]) -> dict[str, dict[str, list[tuple[int, float]]]
     for entry in rounds:
         for name, value in entry.flat_metrics().items():
             part, _, metric = name.partition(".")
-            curves[metric][part].append((entry.round, value))
+            if abs(value) < _DRAWN:
+                curves[metric][part].append((entry.round, value))
     order = sorted(curves, key=lambda metric: ("server" not in curves[metric], metric))
     return {metric: dict(curves[metric]) for metric in order}
 
@@ -63,7 +66,7 @@ def _panel(axes: Any, metric: str, by_part: dict[str, list[tuple[int, float]]]) 
         axes.plot(
             xs, ys, label=part, marker=marker, markersize=3.5, color=_COLOURS.get(part, "#777777")
         )
-    axes.set_title(metric, fontsize=10)
+    axes.set_title(metric, fontsize=10, parse_math=False)
     axes.set_xlabel("round", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False)

@@ -14,15 +14,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from fedkube.api.v1alpha1 import FederatedRunSpec
 from fedkube.core.errors import Environment, Usage
@@ -43,10 +44,22 @@ class Model(BaseModel):
     sha256: str
 
 
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+# JSON has no NaN and no infinity: both are null in files.
+_Number = Annotated[
+    float,
+    BeforeValidator(_nan_for_null),
+    PlainSerializer(history.strict, return_type=float | None, when_used="json"),
+]
+
+
 class RunRecord(BaseModel):
     """``run.json``. Times are UTC; bytes are those of the exchange's frames."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=(), ser_json_inf_nan="constants")
 
     run_id: str
     state: RunState = RunState.PENDING
@@ -64,11 +77,21 @@ class RunRecord(BaseModel):
     duration_s: float = 0.0
     rounds: int = 0
     clients: int = 0
-    metrics: dict[str, float] = {}
+    metrics: dict[str, _Number] = {}
     bytes_up: int = 0
     bytes_down: int = 0
     server_peak_rss_bytes: int = 0
     model: Model | None = None
+
+    def sum_up(self, rounds: list[history.Round]) -> None:
+        """Fill in what follows from the rounds."""
+        done = [each for each in rounds if each.counted]
+        phases = [phase for each in done for phase in each.phases.values()]
+        self.rounds = max((each.round for each in done), default=0)
+        self.clients = len({client for phase in phases for client in phase.clients})
+        self.metrics = history.latest_metrics(rounds)
+        self.bytes_up = max(self.bytes_up, sum(phase.bytes_up for phase in phases))
+        self.bytes_down = max(self.bytes_down, sum(phase.bytes_down for phase in phases))
 
 
 class RunFolder:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ STOP = "/fedkube.v1.Control/Stop"
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by default, whatever keepalive says
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
@@ -49,26 +51,39 @@ _CLIENT: list[tuple[str, int]] = [*_COMMON, ("grpc.enable_http_proxy", 0)]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A folder with ``ca.pem``, ``cert.pem`` and ``key.pem``."""
+    """Who we are, and whose certificates we trust; all PEM."""
 
-    folder: Path
+    ca: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
 
-    def _read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+    @classmethod
+    def from_folder(cls, folder: Path) -> Credentials:
+        """From ``ca.pem``, ``cert.pem`` and ``key.pem``, as a mounted Secret has them."""
+        parts = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        return cls(*(path.read_bytes() for path in parts))
+
+    @classmethod
+    def from_descriptor(cls, descriptor: int) -> Credentials:
+        """From a pipe, so that a throw-away key is in no file."""
+        with os.fdopen(descriptor, "rb") as pipe:
+            parts = json.loads(pipe.read())
+        return cls(*(part.encode() for part in parts))
+
+    def to_bytes(self) -> bytes:
+        """What ``from_descriptor`` reads."""
+        parts = (self.ca, self.certificate, self.key)
+        return json.dumps([part.decode() for part in parts]).encode()
 
     def server(self) -> Any:
         """For a server that admits nobody without a certificate of the same CA."""
         return grpc.ssl_server_credentials(
-            [(self._read("key.pem"), self._read("cert.pem"))],
-            root_certificates=self._read("ca.pem"),
-            require_client_auth=True,
+            [(self.key, self.certificate)], root_certificates=self.ca, require_client_auth=True
         )
 
     def client(self) -> Any:
         """For a client that proves who it is."""
-        return grpc.ssl_channel_credentials(
-            self._read("ca.pem"), self._read("key.pem"), self._read("cert.pem")
-        )
+        return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
 
 def connect(address: str, credentials: Credentials) -> Any:

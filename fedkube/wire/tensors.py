@@ -33,10 +33,10 @@ def nbytes(dtype: str, shape: Sequence[int]) -> int:
         raise Rejected(f"a tensor of rank {len(shape)} may not travel; at most {MAX_RANK} can")
     if any(not 0 <= size < 1 << 48 for size in shape):
         raise Rejected(f"shape {list(shape)} has an impossible size")
-    size = math.prod(shape) * DTYPES[dtype].itemsize
-    if size >= 1 << 48:
-        raise Rejected(f"a tensor of {size} bytes may not travel")
-    return size
+    # NumPy also refuses an empty tensor whose other sizes overflow.
+    if math.prod(size for size in shape if size) * DTYPES[dtype].itemsize >= 1 << 48:
+        raise Rejected(f"a tensor of shape {list(shape)} is too large to travel")
+    return math.prod(shape) * DTYPES[dtype].itemsize
 
 
 def view(data: memoryview, dtype: str, shape: Sequence[int]) -> npt.NDArray[np.generic]:

@@ -7,6 +7,8 @@ Lives on the server's event loop; nothing here blocks it. The app's threads hand
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +18,8 @@ from fedkube.core.tasks import Assign, Dispatcher, Effect, Revoke, Settle, TaskS
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents
 from fedkube_server.blobs import StoredBlob
+
+log = logging.getLogger("fedkube.server")
 
 # Above this many bytes a reply is checked on a thread: scanning it would hold up the loop.
 _CHECK_INLINE_BYTES = 256 * 1024
@@ -149,10 +153,7 @@ class Driver:
             retry = reply.failure.code == pb.Failure.KILLED
             self._fail(session, reply, reply.failure.reason, retry=retry)
             return ""
-        try:
-            refused = await self._admit(live.task, answer)
-        except Rejected as error:
-            refused = error.message
+        refused, state = await self._checked(live.task, answer)
         if not self._holds(session, reply):
             return "nobody waits for this reply any more"
         if refused:
@@ -161,7 +162,7 @@ class Driver:
             self._fail(session, reply, reason, retry=False)
             return reason
         live.answer = answer
-        self._states[live.task.client] = self._keep_state(answer)
+        self._states[live.task.client] = state
         self._perform(self._dispatcher.answer(session.name, reply.task, reply.attempt))
         return ""
 
@@ -189,10 +190,20 @@ class Driver:
             self._dispatcher.fail(session.name, reply.task, reply.attempt, reason, retry=retry)
         )
 
-    async def _admit(self, task: NewTask, answer: Answer) -> str | None:
-        if sum(map(len, answer.blobs)) <= _CHECK_INLINE_BYTES:
-            return task.admit(answer)
-        return await asyncio.to_thread(task.admit, answer)
+    async def _checked(self, task: NewTask, answer: Answer) -> tuple[str | None, ClientState]:
+        """Why the reply may not count, or None; and the client's new state."""
+        state = ClientState()
+        try:
+            state = self._keep_state(answer)
+            if sum(map(len, answer.blobs)) <= _CHECK_INLINE_BYTES:
+                return task.admit(answer), state
+            return await asyncio.to_thread(task.admit, answer), state
+        except Rejected as error:
+            return error.message, state
+        except Exception as error:
+            # Whatever the client sent, it must not cost the worker that carried it.
+            log.exception("a reply could not be checked")
+            return f"it could not be checked: {type(error).__name__}: {error}", state
 
     def _submit(self, tasks: list[NewTask]) -> None:
         for task in tasks:
@@ -209,10 +220,12 @@ class Driver:
         self._perform(self._dispatcher.withdraw(ids, reason))
 
     def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
+        todo = deque(effects)
+        while todo:
+            effect = todo.popleft()
             match effect:
                 case Assign(session, task_id, attempt):
-                    self._give(self._sessions[session], self._live[task_id].task, attempt)
+                    todo += self._give(session, task_id, attempt)
                 case Revoke(session, task_id, attempt):
                     if session in self._sessions:
                         self._sessions[session].cancel(task_id, attempt)
@@ -221,18 +234,27 @@ class Driver:
         if effects:
             self.changed()
 
-    def _give(self, session: WorkerSession, task: NewTask, attempt: int) -> None:
+    def _give(self, session: str, task_id: int, attempt: int) -> list[Effect]:
+        """Send a task to a worker; where it is too large to be sent, it has failed."""
+        live = self._live[task_id]
         frame = pb.Task()
-        frame.CopyFrom(task.frame)
+        frame.CopyFrom(live.task.frame)
         frame.attempt = attempt
-        blobs = list(task.blobs)
-        state = self._states.get(task.client)
+        blobs = list(live.task.blobs)
+        state = self._states.get(live.task.client)
         if state is not None:
             frame.state.CopyFrom(state.content)
             # The state's blobs follow the message's.
             contents.renumber(frame.state, len(blobs).__add__)
             blobs += state.blobs
-        session.give(frame, blobs)
+        try:
+            self._sessions[session].give(frame, blobs)
+        except Rejected as error:
+            reason = f"the message cannot be sent: {error.message}"
+            live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=reason)
+            failed = self._dispatcher.fail(session, task_id, attempt, reason, retry=False)
+            return failed + self._dispatcher.ready(session)
+        return []
 
     def _settle(self, effect: Settle) -> None:
         live = self._live.pop(effect.task)

@@ -45,9 +45,12 @@ class Halt:
         self._callbacks: list[Callable[[], None]] = []
 
     def on_set(self, callback: Callable[[], None]) -> None:
-        """Call this when the run is ended."""
+        """Call this when the run is ended; at once if it has been."""
         with self._lock:
             self._callbacks.append(callback)
+            already = self.ending is not None
+        if already:
+            callback()
 
     def set(self, ending: Ending) -> bool:
         """End the run; False if it was ended before, and then for the reason given then."""

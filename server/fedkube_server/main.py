@@ -26,6 +26,7 @@ from fedkube.core.tasks import Dispatcher
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.run_folder import RunFolder
 from fedkube.wire import channels
+from fedkube.wire.arguments import credentials_of, options_for_credentials
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
 from fedkube_server.driver import Driver
@@ -48,9 +49,14 @@ _EXIT_S = 5.0
 class ServerProcess:
     """One run's server. ``announce``: called with the port when workers may come."""
 
-    def __init__(self, folder: RunFolder, tls: Path, announce: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        credentials: channels.Credentials,
+        announce: Callable[[int], None],
+    ) -> None:
         self._folder = folder
-        self._tls = channels.Credentials(tls)
+        self._credentials = credentials
         self._announce = announce
         self._record = folder.read_record()
         self._began = time.monotonic()
@@ -92,6 +98,9 @@ class ServerProcess:
         ending = self._execute()
         code = self._finish(ending, _code(ending))
         self._call(self._close(server, ending))
+        # A loop that still ran while the interpreter ends would find its files closed.
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        thread.join(_FAREWELL_S)
         return code
 
     def stop(self, reason: str, broken: bool) -> None:
@@ -136,7 +145,7 @@ class ServerProcess:
         loop = self._loop
         self._recorder.changed = lambda: _soon(loop, self._exchange.changed)
         server, port = channels.serve(
-            self._record.spec.server.listen, self._tls, self._exchange.handlers()
+            self._record.spec.server.listen, self._credentials, self._exchange.handlers()
         )
         await server.start()
         self._record.started_at = datetime.now(UTC)
@@ -158,7 +167,7 @@ class ServerProcess:
             run=self._record.run_id,
             flower_run=self._number,
             run_config=to_values(spec.run_config),
-            cache_bytes=spec.pool.cache_bytes,
+            cache_bytes=spec.pool.cache_bytes or 0,
         )
 
     def _app_broken(self, traceback: str) -> None:
@@ -231,7 +240,7 @@ def main() -> None:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="fedkube_server", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the run folder, with run.json")
-    parser.add_argument("--tls", type=Path, required=True, help="ca.pem, cert.pem and key.pem")
+    options_for_credentials(parser)
     parser.add_argument("--ready-fd", type=int, help="where to write the port, as a line of JSON")
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the run")
     options = parser.parse_args()
@@ -242,7 +251,7 @@ def main() -> None:
             with os.fdopen(options.ready_fd, "w") as pipe:
                 pipe.write(json.dumps({"port": port}) + "\n")
 
-    server = ServerProcess(RunFolder(options.folder), options.tls, announce)
+    server = ServerProcess(RunFolder(options.folder), credentials_of(options), announce)
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, server)
     code = server.run()

@@ -7,7 +7,7 @@ Called from the app's threads and from the event loop; a lock keeps it in order.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedkube.core.errors import FedKubeError
@@ -192,20 +192,18 @@ class Recorder:
                 trouble, event = error, RunEvent.BROKE
                 self.record.reason, self.record.message = type(error).__name__, error.message
             self._folder.drop_ballast()
-            self._sum_up()
+            self.record.bytes_up, self.record.bytes_down = self._counters()
+            self.record.sum_up(self._rounds)
             self.record.state = move(self.record.state, event)
             self._folder.write_record(self.record)
         self.changed()
         if trouble is not None:
             raise trouble
 
-    def _sum_up(self) -> None:
-        done = [each for each in self._rounds if _counts(each)]
-        self.record.rounds = max((each.round for each in done), default=0)
-        phases = [phase for each in done for phase in each.phases.values()]
-        self.record.clients = len({client for phase in phases for client in phase.clients})
-        self.record.metrics = latest(self._rounds)
-        self.record.bytes_up, self.record.bytes_down = self._counters()
+    @property
+    def bytes_received(self) -> int:
+        """From all workers so far."""
+        return self._counters()[0]
 
     @property
     def asked(self) -> int:
@@ -255,7 +253,7 @@ class Recorder:
                 snapshot.done = len(phase.clients) + len(phase.failures)
                 snapshot.failed = len(phase.failures)
                 snapshot.running = running
-            ended = [_line(entry) for entry in self._rounds[seen : self._written] if _counts(entry)]
+            ended = [_line(entry) for entry in self._rounds[seen : self._written] if entry.counted]
             snapshot.ended.extend(ended)
             return snapshot, self._written
 
@@ -266,19 +264,6 @@ class Recorder:
         recent = trained[-5:]
         left = max(0, self.rounds_planned - len(trained))
         return left * sum(recent) / len(recent)
-
-
-def latest(rounds: Iterable[Round]) -> dict[str, float]:
-    """The newest value of every scalar metric."""
-    metrics: dict[str, float] = {}
-    for each in rounds:
-        metrics |= each.flat_metrics()
-    return metrics
-
-
-def _counts(entry: Round) -> bool:
-    """Whether anything came of the round."""
-    return bool(entry.server) or any(phase.clients for phase in entry.phases.values())
 
 
 def _line(entry: Round) -> pb.RoundLine:

@@ -32,6 +32,7 @@ class Session:
         self._closing = False
         self._held: WeakSet[StoredBlob] = WeakSet()
         self._offered: dict[int, StoredBlob] = {}
+        self._current: tuple[int, int] | None = None
         self._incoming = Incoming()
         self._reply: _Partial | None = None
 
@@ -39,11 +40,12 @@ class Session:
 
     def give(self, frame: pb.Task, blobs: list[StoredBlob]) -> None:
         """Send a task; its blobs follow, but for those that the worker was sent before."""
-        self._offered = {blob.id: blob for blob in blobs}
         for blob in blobs:
             held = blob in self._held
             frame.blobs.add(id=blob.id, digest=blob.digest, nbytes=len(blob.data), held=held)
         self._send(pb.ServerFrame(task=frame))
+        self._current = (frame.id, frame.attempt)
+        self._offered = {blob.id: blob for blob in blobs}
         for blob in self._offered.values():
             if blob not in self._held:
                 self._bulk.append(blob)
@@ -53,6 +55,10 @@ class Session:
         """Tell the worker to drop a task."""
         self._bulk.clear()
         self._generation += 1
+        self._current = None
+        if self._reply is not None:
+            self._incoming.forget(blob.id for blob in self._reply.reply.blobs)
+            self._reply = None
         for blob in self._offered.values():
             # It may not have been sent yet, so it is offered again with the next task.
             self._held.discard(blob)
@@ -124,6 +130,8 @@ class Session:
                 raise Rejected(f"frame {other!r} does not belong here")
 
     def _resend(self, need: pb.Need) -> None:
+        if self._current != (need.task, need.attempt):
+            return  # asked before the worker heard that the task was taken back
         for number in need.blobs:
             if number not in self._offered:
                 raise Rejected(f"blob {number} was asked for and never offered")

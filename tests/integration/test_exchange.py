@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -19,6 +18,7 @@ from fedkube.core.tasks import Dispatcher
 from fedkube.pki.authority import Authority
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
+from fedkube.wire.channels import Credentials
 from fedkube.wire.control import ControlClient
 from fedkube.wire.identity import Identity, Role
 from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, PROTOCOL
@@ -39,7 +39,7 @@ class Nothing:
 class Server:
     """An exchange without an app: tests submit tasks to its driver and see their outcomes."""
 
-    def __init__(self, tls: Path) -> None:
+    def __init__(self, credentials: Credentials) -> None:
         self.store = BlobStore()
         self.driver = Driver(
             asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, self.store)
@@ -57,7 +57,7 @@ class Server:
         )
         self.driver.changed = self.exchange.changed
         self.server, self.port = channels.serve(
-            "127.0.0.1:0", channels.Credentials(tls), self.exchange.handlers()
+            "127.0.0.1:0", credentials, self.exchange.handlers()
         )
 
     def submit(self, number: int, data: bytes = MODEL, admit=lambda answer: None) -> None:
@@ -134,29 +134,30 @@ class Worker:
 
 
 @pytest.fixture
-def world(tmp_path):
+def world():
     """Start a server, and make channels with certificates of any kind to it."""
     authority = Authority("test", datetime.now(UTC), SOON)
-    server_tls = authority.issue_to(
-        tmp_path / "server", "s", Identity(RUN, Role.SERVER, "s").uri(), ["127.0.0.1"], server=True
-    )
+
+    def credentials(role, name, run=RUN, by=authority, hosts=()) -> Credentials:
+        uri = Identity(run, role, name).uri()
+        certificate, key = by.issue(name, uri, hosts, server=role is Role.SERVER)
+        return Credentials(authority.certificate(), certificate, key)
 
     @asynccontextmanager
     async def open_world() -> AsyncIterator[tuple[Server, object]]:
-        server = Server(server_tls)
+        server = Server(credentials(Role.SERVER, "s", hosts=["127.0.0.1"]))
         await server.server.start()
         opened = []
 
         def channel(name="worker-0", role=Role.WORKER, run=RUN, by=authority, before=None):
             if before is not None:
                 before(by)
-            folder = tmp_path / f"c{len(opened)}"
-            by.issue_to(folder, name, Identity(run, role, name).uri())
-            (folder / "ca.pem").write_bytes(authority.certificate())
-            made = channels.connect(f"127.0.0.1:{server.port}", channels.Credentials(folder))
+            mine = credentials(role, name, run, by)
+            made = channels.connect(f"127.0.0.1:{server.port}", mine)
             opened.append(made)
             return made
 
+        channel.credentials = credentials
         try:
             yield server, channel
         finally:
@@ -271,10 +272,9 @@ def test_a_worker_may_not_follow_or_stop_the_run(world):
     in_world(world, scenario)
 
 
-def test_an_operator_follows_and_stops_the_run(world, tmp_path):
+def test_an_operator_follows_and_stops_the_run(world):
     async def scenario(server, channel):
-        channel(name="o", role=Role.OPERATOR)
-        credentials = channels.Credentials(tmp_path / "c0")
+        credentials = channel.credentials(Role.OPERATOR, "o")
         control = ControlClient(f"127.0.0.1:{server.port}", credentials)
         async for snapshot in control.watch():
             assert snapshot.state == "Running"
@@ -321,7 +321,8 @@ def test_arrays_that_a_worker_has_are_not_sent_again(world):
         task, data = await worker.task()
         assert task.blobs[0].held
         assert data == b""
-        await worker.send(need=pb.Need(blobs=[task.blobs[0].id]))
+        number = task.blobs[0].id
+        await worker.send(need=pb.Need(task=task.id, attempt=task.attempt, blobs=[number]))
         _, offset, part = frames.read_data(await worker.frame())
         assert (offset, bytes(part)) == (0, MODEL[:CHUNK_BYTES])
 
@@ -433,6 +434,71 @@ def test_a_cancelled_task_stops_its_transfer_and_the_next_is_whole(world):
     in_world(world, scenario)
 
 
+def test_a_request_that_crosses_a_cancellation_is_ignored(world):
+    async def scenario(server, channel):
+        worker = Worker(channel())
+        await worker.hello()
+        server.submit(1)
+        old, _ = await worker.task()
+        server.driver.withdraw([1], pb.Failure.WITHDRAWN, "enough")
+        assert (await worker.control()).HasField("cancel")
+        need = pb.Need(task=old.id, attempt=old.attempt, blobs=[old.blobs[0].id])
+        await worker.send(need=need)
+        server.submit(2)
+        task, data = await worker.task()
+        assert (task.id, data) == (2, MODEL)
+
+    in_world(world, scenario)
+
+
+def test_a_message_too_large_to_send_fails_and_the_worker_goes_on(world):
+    async def scenario(server, channel):
+        worker = Worker(channel())
+        await worker.hello()
+        await worker.send(ready=pb.Ready())
+        content = pb.Content()
+        for number in range(1200):
+            configs = content.records.add(name=str(number)).configs
+            configs.items.add(key="k", data=bytes(16_000))
+        server.driver.submit(
+            [
+                NewTask(
+                    id=1,
+                    client=1,
+                    frame=pb.Task(id=1, content=content),
+                    blobs=[],
+                    admit=lambda answer: None,
+                    settled=lambda outcome: server.outcomes.put_nowait((1, outcome)),
+                    expires_in_s=60,
+                )
+            ]
+        )
+        _, outcome = await server.outcome()
+        assert outcome.code == pb.Failure.REFUSED
+        assert "the message cannot be sent" in outcome.reason
+        server.submit(2)
+        assert (await worker.control()).task.id == 2
+
+    in_world(world, scenario)
+
+
+def test_a_check_that_breaks_costs_the_reply_and_not_the_worker(world):
+    def broken(answer):
+        raise TypeError("no such type")
+
+    async def scenario(server, channel):
+        worker = Worker(channel())
+        await worker.hello()
+        server.submit(1, admit=broken)
+        task, _ = await worker.task()
+        await worker.reply(task, MODEL, held=True)
+        _, outcome = await server.outcome()
+        assert "it could not be checked: TypeError: no such type" in outcome.reason
+        assert server.driver.workers == 1
+
+    in_world(world, scenario)
+
+
 def test_an_app_that_cannot_be_loaded_is_reported(world):
     async def scenario(server, channel):
         worker = Worker(channel())
@@ -530,7 +596,7 @@ def test_bytes_said_to_be_the_servers_that_are_not(world):
 
 def test_asking_for_what_was_not_offered(world):
     async def misdeed(worker, task):
-        await worker.send(need=pb.Need(blobs=[4711]))
+        await worker.send(need=pb.Need(task=task.id, attempt=task.attempt, blobs=[4711]))
 
     assert "never offered" in breaks(world, misdeed)
 
@@ -557,10 +623,9 @@ def test_two_replies_at_once(world):
     assert "before the one before was whole" in breaks(world, misdeed)
 
 
-def test_a_message_over_the_cap(world, tmp_path):
+def test_a_message_over_the_cap(world):
     async def scenario(server, channel):
-        channel()
-        credentials = channels.Credentials(tmp_path / "c0").client()
+        credentials = channel.credentials(Role.WORKER, "worker-0").client()
         unlimited = [("grpc.max_send_message_length", -1)]
         address = f"127.0.0.1:{server.port}"
         async with grpc.aio.secure_channel(address, credentials, options=unlimited) as wide:

@@ -5,11 +5,11 @@ import socket
 import threading
 
 import pytest
-
-from fedkube.proto.v1 import executor_pb2 as xpb
 from fedkube_client import pipe
 from fedkube_client.pipe import Closed, receive, send
 from fedkube_client.segments import Segment
+
+from fedkube.proto.v1 import executor_pb2 as xpb
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-
 from fedkube_client.segments import Segment, SegmentCache, layout
 
 

@@ -12,7 +12,11 @@ class _Declared(BaseModel):
     """Fields are camelCase in files, as Kubernetes has them; unknown ones are refused."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        strict=True,
+        ser_json_inf_nan="constants",
     )
 
 
@@ -27,8 +31,10 @@ class Pool(_Declared):
         default=3, ge=1, description="How often a client is tried when its worker dies"
     )
     threads: int = Field(default=1, ge=1, description="CPU threads a client may compute with")
-    cache_bytes: int = Field(
-        default=2 * 1024**3, ge=1024**2, description="Bound of a worker's tensor cache, in bytes"
+    cache_bytes: int | None = Field(
+        default=None,
+        ge=1024**2,
+        description="Bound of a worker's tensor cache, in bytes; null: by the machine's memory",
     )
 
 

@@ -144,10 +144,14 @@ class Ready(_message.Message):
     def __init__(self) -> None: ...
 
 class Need(_message.Message):
-    __slots__ = ("blobs",)
+    __slots__ = ("task", "attempt", "blobs")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
+    task: int
+    attempt: int
     blobs: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, blobs: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., blobs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("code", "reason")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 from flwr.app import Context, RecordDict
@@ -47,6 +48,7 @@ def execute(spec: FederatedRunSpec, grid: Grid, tracker: Tracker, number: int) -
             state=RecordDict(),
             run_config=dict(spec.run_config),
         )
+        gc.freeze()  # what is loaded by now stays; collections need not look at it
         server_app(grid=grid, context=context)
     except FedKubeError as error:
         return Ending.of(error)

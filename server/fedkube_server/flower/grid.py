@@ -18,6 +18,7 @@ from flwr.supercore.run import Run
 
 from fedkube.app.records import Encoder, to_values
 from fedkube.core import ids
+from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents
 from fedkube_server.blobs import BlobStore, StoredBlob
@@ -85,7 +86,7 @@ class ExchangeGrid(Grid):
         self._mailbox = Mailbox(halt)
         self._task_ids = itertools.count(1)
         self._calls = [itertools.count() for _ in federation.node_ids]
-        self._pushed: dict[str, tuple[Batch, Sent]] = {}
+        self._pushed: dict[str, Sent] = {}
         self._lock = threading.Lock()
 
     def set_run(self, run: Run) -> None:
@@ -130,7 +131,7 @@ class ExchangeGrid(Grid):
         batch = self._send(messages)
         with self._lock:
             for sent in batch.order:
-                self._pushed[sent.message.metadata.message_id] = (batch, sent)
+                self._pushed[sent.message.metadata.message_id] = sent
         return [sent.message.metadata.message_id for sent in batch.order]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -139,10 +140,10 @@ class ExchangeGrid(Grid):
         replies = []
         with self._lock:
             for message_id in message_ids:
-                entry = self._pushed.get(message_id)
-                if entry is not None and entry[1].outcome is not None:
+                sent = self._pushed.get(message_id)
+                if sent is not None and sent.outcome is not None:
                     del self._pushed[message_id]
-                    replies.append(_reply(entry[1], entry[1].outcome))
+                    replies.append(_reply(sent, sent.outcome))
         return replies
 
     def send_and_receive(
@@ -176,7 +177,12 @@ class ExchangeGrid(Grid):
         self._halt.check()
         admission, phase, declared = self._tracker.sending(messages)
         batch = Batch(phase, [self._sent(message) for message in messages], ends_phase=not declared)
-        packed = _pack(messages, self._store)
+        try:
+            packed = _pack(messages, self._store)
+        except Rejected as error:
+            # Flower's older API swallows this on its threads; the phase's end tells it then.
+            self._tracker.unsent = error.message
+            raise
         tasks = []
         for sent in batch.order:
             if sent.client < 0:

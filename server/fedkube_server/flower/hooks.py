@@ -106,6 +106,34 @@ def _named(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dic
     return bound.arguments
 
 
+class _Call:
+    """A call's arguments by place, since an app's own methods may name them as they like."""
+
+    def __init__(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._method = method
+        self._bound = inspect.signature(method).bind(*args, **kwargs)
+
+    def __getitem__(self, place: int) -> Any:
+        """The argument in this place after ``self``."""
+        if place + 1 < len(self._bound.args):
+            return self._bound.args[place + 1]
+        return list(self._bound.kwargs.values())[place + 1 - len(self._bound.args)]
+
+    def replaced(self, *changes: tuple[int, Any]) -> Any:
+        """Make the call with other arguments in these places."""
+        args, kwargs = list(self._bound.args), dict(self._bound.kwargs)
+        for place, value in changes:
+            if place + 1 < len(args):
+                args[place + 1] = value
+            else:
+                kwargs[list(kwargs)[place + 1 - len(args)]] = value
+        return self._method(*args, **kwargs)
+
+
+# Places of the arguments of the aggregate_* methods, in both APIs.
+_ROUND, _REPLIES, _FAILURES = 0, 1, 2
+
+
 def _need_clients(tracker: Tracker, strategy: Any, method: str, attributes: Iterable[str]) -> None:
     """Flower's sampling waits until there are enough clients; here that would be for ever."""
     inner = getattr(strategy, "strategy", strategy)
@@ -131,14 +159,12 @@ def _replies_handed_on(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Flower's averaging, called by an app's own strategy: replies unfit for it become errors."""
-    bound = inspect.signature(method).bind(*args, **kwargs)
-    replies = list(bound.arguments["replies"])
+    call = _Call(method, args, kwargs)
+    replies = list(call[_REPLIES])
     fit = [(each.metadata.src_node_id, each.content) for each in replies if each.has_content()]
     reasons = iter(tracker.unfit(args[0], "aggregate_train", fit))
-    bound.arguments["replies"] = [
-        _refused(each, next(reasons)) if each.has_content() else each for each in replies
-    ]
-    return method(*bound.args, **bound.kwargs)
+    kept = [_refused(each, next(reasons)) if each.has_content() else each for each in replies]
+    return call.replaced((_REPLIES, kept))
 
 
 def _refused(reply: Message, reason: str | None) -> Message:
@@ -151,18 +177,13 @@ def _results_handed_on(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """The same for the older API."""
-    bound = inspect.signature(method).bind(*args, **kwargs)
-    results = bound.arguments["results"]
+    call = _Call(method, args, kwargs)
+    results = call[_REPLIES]
     contents = [(getattr(proxy, "node_id", 0), legacy_content(fit)) for proxy, fit in results]
     reasons = tracker.unfit(args[0], "aggregate_fit", contents)
-    bound.arguments["results"] = [
-        each for each, reason in zip(results, reasons, strict=True) if reason is None
-    ]
-    bound.arguments["failures"] = [
-        *bound.arguments["failures"],
-        *(ValueError(refusal_text(reason)) for reason in reasons if reason is not None),
-    ]
-    return method(*bound.args, **bound.kwargs)
+    kept = [each for each, reason in zip(results, reasons, strict=True) if reason is None]
+    refused = [ValueError(refusal_text(reason)) for reason in reasons if reason is not None]
+    return call.replaced((_REPLIES, kept), (_FAILURES, [*call[_FAILURES], *refused]))
 
 
 _HANDED_ON: dict[str, Observer] = {
@@ -202,11 +223,11 @@ def _configure(name: str, aggregation: str, *minimums: str) -> Observer:
     def observer(
         tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        named = _named(method, args, kwargs)
+        number = _Call(method, args, kwargs)[_ROUND]
         strategy = args[0]
         _need_clients(tracker, strategy, method.__name__, minimums)
         messages = list(method(*args, **kwargs) or ())
-        tracker.configured(name, named["server_round"], strategy, aggregation, len(messages))
+        tracker.configured(name, number, strategy, aggregation, len(messages))
         return messages
 
     return observer
@@ -267,9 +288,8 @@ def _legacy_aggregate(name: str) -> Observer:
     def observer(
         tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        bound = inspect.signature(method).bind(*args, **kwargs)
-        bound.arguments["results"] = _in_order(bound.arguments["results"])
-        first, metrics = result = method(*bound.args, **bound.kwargs)
+        call = _Call(method, args, kwargs)
+        first, metrics = result = call.replaced((_REPLIES, _in_order(call[_REPLIES])))
         if name == "train":
             arrays = None if first is None else _legacy_arrays(first)
             tracker.aggregated(name, metrics, arrays)
@@ -297,9 +317,8 @@ def _legacy_evaluate(
     result = method(*args, **kwargs)
     if result is not None:
         loss, metrics = result
-        tracker.measured(
-            _named(method, args, kwargs)["server_round"], {"loss": loss, **(metrics or {})}
-        )
+        number = _Call(method, args, kwargs)[_ROUND]
+        tracker.measured(number, {"loss": loss, **(metrics or {})})
     return result
 
 

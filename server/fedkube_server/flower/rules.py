@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
+from flwr.common.constant import SType
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
 from fedkube.app.arrays import WireArray
@@ -65,10 +66,11 @@ def _refusal(expected: Expected, records: RecordDict, *, always_finite: bool = F
     metrics: dict[str, object] = {}
     for record in records.metric_records.values():
         metrics |= dict(record)
-    bad = _not_finite(records) if always_finite or expected.arrays is not None else None
-    if bad is not None and expected.arrays is None:
+    averaged = expected.arrays is not None
+    bad = _not_finite(records) if averaged or always_finite else None
+    if bad is not None and not averaged:
         return not_finite(bad)
-    return refusal(expected, _all_shapes(records), metrics, bad)
+    return refusal(expected, _all_shapes(records) if averaged else [], metrics, bad)
 
 
 def _all_shapes(records: RecordDict) -> list[dict[str, Shape]]:
@@ -111,7 +113,7 @@ def _shapes(sent: RecordDict) -> dict[str, Shape] | None:
     records = list(sent.array_records.values())
     if len(records) != 1 or not records[0]:
         return None
-    if any(array.stype != "numpy.ndarray" for array in records[0].values()):
+    if any(array.stype != SType.NUMPY for array in records[0].values()):
         return None
     return _record_shapes(records[0])
 
@@ -121,11 +123,11 @@ def _record_shapes(record: ArrayRecord) -> dict[str, Shape]:
     for name, array in record.items():
         if isinstance(array, WireArray) and array.elements is not None:
             shapes[name] = array.elements.shape
-        elif array.dtype:
-            shapes[name] = tuple(array.shape)
+        elif array.stype == SType.NUMPY:
+            # Made here and not received. Flower's older API leaves its shape to the bytes.
+            shapes[name] = tuple(array.shape) if array.dtype else array.numpy().shape
         else:
-            # Flower's older API leaves type and shape to the bytes.
-            shapes[name] = array.numpy().shape
+            shapes[name] = tuple(array.shape)
     return shapes
 
 
@@ -134,7 +136,7 @@ def _not_finite(records: RecordDict) -> str | None:
     for record in records.array_records.values():
         for name, array in record.items():
             elements: Any = array.elements if isinstance(array, WireArray) else None
-            if elements is None and array.stype == "numpy.ndarray":
+            if elements is None and array.stype == SType.NUMPY:
                 elements = array.numpy()
             real = elements is not None and elements.dtype.kind == "f"
             if real and not np.isfinite(elements).all():

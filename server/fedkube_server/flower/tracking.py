@@ -6,6 +6,7 @@ strategy has its rounds counted by what it sends.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ from fedkube_server.flower.rules import (
 from fedkube_server.halt import Ending, Halt
 from fedkube_server.recorder import Recorder
 
+# Garbage is collected at the next phase after so many bytes of replies.
+_COLLECT_BYTES = 64 * 1024 * 1024
+
 _CATEGORIES = ("train", "evaluate", "query")
 
 
@@ -52,6 +56,8 @@ class Tracker:
         self.recorder = recorder
         self.halt = halt
         self._partitions = {node: partition for partition, node in enumerate(nodes)}
+        self._collected = 0
+        self.unsent = ""  # why the newest message that could not be sent could not be
         self.central = False  # whether the app measures each round itself, after the clients
         self._declared: _Declared | None = None
         self._lock = threading.Lock()
@@ -73,6 +79,7 @@ class Tracker:
         """The strategy is about to send a round's messages."""
         if not asked:
             return
+        self._collect_garbage()
         with self._writing():
             phase = self.recorder.begin(name, name, asked, number)
         with self._lock:
@@ -96,6 +103,13 @@ class Tracker:
                 client = self._partitions.get(node, -1)
                 self.recorder.refused(declared.phase, client, refusal_text(reason))
         return reasons
+
+    def _collect_garbage(self) -> None:
+        """Flower's records refer to themselves: only a collection frees a round's arrays."""
+        received = self.recorder.bytes_received
+        if received - self._collected > _COLLECT_BYTES:
+            self._collected = received
+            gc.collect()
 
     def aggregated(
         self,
@@ -144,8 +158,8 @@ class Tracker:
             headline = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
             message = f"all {phase.asked} clients of a round failed: {headline}"
         else:
-            reason = ""
-            message = f"none of the {phase.asked} clients of a round replied in time"
+            reason = self.unsent
+            message = f"none of the {phase.asked} messages of a round could be sent: {reason}"
         self.halt.set(Ending(RunEvent.BROKE, "NoUpdates", message, reason))
         self.halt.check()
 
