@@ -102,6 +102,7 @@ class SegmentCache:
         self._segments[number] = segment
         self.nbytes += segment.nbytes
         self._digests[number] = []
+        self._used[number] = self._tasks
         for digest, offset, nbytes in blobs:
             self._digests[number].append(digest)
             self._places[digest] = xpb.Place(segment=number, offset=offset, nbytes=nbytes)
@@ -117,7 +118,7 @@ class SegmentCache:
         self._used |= dict.fromkeys(used, self._tasks)
         dropped = []
         for number in list(self._segments):
-            idle = self._tasks - self._used.setdefault(number, self._tasks)
+            idle = self._tasks - self._used[number]
             if idle > _IDLE_TASKS or (idle and self.nbytes > self.limit):
                 self._drop(number)
                 dropped.append(number)

@@ -78,7 +78,7 @@ def latest_metrics(rounds: Iterable[Round]) -> dict[str, float]:
 def to_json(run_id: str, rounds: Iterable[Round]) -> bytes:
     """``history.json``."""
     body = {"run_id": run_id, "rounds": [strict(asdict(each)) for each in rounds]}
-    return (json.dumps(body, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(body, indent=1, allow_nan=False, default=float) + "\n").encode()
 
 
 def strict(value: Any) -> Any:

@@ -29,13 +29,18 @@ M = TypeVar("M", bound=Message)
 
 def control(message: Message) -> bytes:
     """The frame of a control message; Rejected where it is too large for one."""
-    body = message.SerializeToString()
-    if len(body) > CONTROL_BYTES:
+    check_size(message)
+    return _CONTROL_HEAD + message.SerializeToString()
+
+
+def check_size(message: Message) -> None:
+    """Rejected where the message, or what it is to be a part of, is too large for a frame."""
+    size = message.ByteSize()
+    if size > CONTROL_BYTES:
         raise Rejected(
-            f"metrics, configs and names take {len(body)} bytes, and at most {CONTROL_BYTES} can "
+            f"metrics, configs and names take {size} bytes, and at most {CONTROL_BYTES} can "
             "travel; put large values into an ArrayRecord"
         )
-    return _CONTROL_HEAD + body
 
 
 def data(blob: int, blob_bytes: memoryview) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ def nbytes(dtype: str, shape: Sequence[int]) -> int:
         raise Rejected(f"shape {list(shape)} has an impossible size")
     # NumPy also refuses an empty tensor whose other sizes overflow.
     if math.prod(size for size in shape if size) * DTYPES[dtype].itemsize >= 1 << 48:
-        raise Rejected(f"a tensor of shape {list(shape)} is too large to travel")
+        raise Rejected(f"a tensor of shape {list(shape)} has too many bytes to travel")
     return math.prod(shape) * DTYPES[dtype].itemsize
 
 

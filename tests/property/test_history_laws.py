@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from fedkube.store.history import Failure, Phase, Round, from_json, to_csv, to_j
 
 # Python's csv does not quote a lone carriage return, and no metric is called that.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=10)
-NUMBERS = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False)
+NUMBERS = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 METRICS = st.dictionaries(TEXTS, NUMBERS | st.lists(NUMBERS, max_size=3), max_size=3)
 COUNTS = st.integers(0, 2**40)
 SECONDS = st.floats(0, 1e6)
@@ -34,9 +35,22 @@ ROUNDS = st.builds(
 )
 
 
+ROUNDS_WITH_ANY_NUMBER = st.builds(
+    Round, round=COUNTS, server=st.dictionaries(TEXTS, st.floats() | st.lists(st.floats()))
+)
+
+
 @given(st.lists(ROUNDS, max_size=4))
 def test_json_comes_back(rounds):
     assert from_json(to_json("run", rounds)) == rounds
+
+
+@given(st.lists(ROUNDS_WITH_ANY_NUMBER, max_size=3))
+def test_it_is_json_that_every_reader_takes(rounds):
+    def no_such_number(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    json.loads(to_json("run", rounds), parse_constant=no_such_number)
 
 
 @given(st.lists(ROUNDS, min_size=1, max_size=4))

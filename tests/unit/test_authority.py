@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import ssl
-import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -112,8 +110,16 @@ def handshake(server, client, host):
 
 @pytest.fixture
 def issue_to(today, tmp_path):
+    """OpenSSL reads its certificates from files."""
+
     def issue(name, hosts=(), *, server=False, by=today):
-        return by.issue_to(tmp_path / name, name, URI, hosts, server=server)
+        certificate, key = by.issue(name, URI, hosts, server=server)
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "ca.pem").write_bytes(by.certificate())
+        (folder / "cert.pem").write_bytes(certificate)
+        (folder / "key.pem").write_bytes(key)
+        return folder
 
     return issue
 
@@ -234,50 +240,10 @@ def test_a_time_of_any_zone_means_the_same_moment():
     assert certificate.not_valid_after_utc == NOW + LIFE
 
 
-# ------------------------------------------------------------- files
-
-
-def mode(path):
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-@pytest.mark.parametrize("umask", [0o000, 0o022])
-def test_files_can_be_read_by_their_owner_only(authority, tmp_path, umask):
-    before = os.umask(umask)
-    try:
-        folder = authority.issue_to(tmp_path / "tls", "x", URI)
-    finally:
-        os.umask(before)
-    assert mode(folder) == 0o700
-    assert {path.name: mode(path) for path in folder.iterdir()} == dict.fromkeys(
-        ("ca.pem", "cert.pem", "key.pem"), 0o600
-    )
-
-
-def test_the_files_are_what_was_issued(authority, tmp_path):
-    folder = authority.issue_to(tmp_path / "tls", "x", URI, ("localhost",), server=True)
-    assert (folder / "ca.pem").read_bytes() == authority.certificate()
-    certificate = load((folder / "cert.pem").read_bytes())
-    key = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), None)
-    assert key.public_key() == certificate.public_key()
-    verify(authority, (folder / "cert.pem").read_bytes())
-
-
-def test_the_authoritys_key_is_in_no_file(authority, tmp_path):
-    folder = authority.issue_to(tmp_path / "tls", "x", URI)
-    secret = authority._key.private_numbers().private_value
-    written = [path.read_bytes() for path in folder.iterdir()]
-    keys = [
-        serialization.load_pem_private_key(text, None) for text in written if b"PRIVATE" in text
-    ]
-    assert len(keys) == 1
-    assert keys[0].private_numbers().private_value != secret
-    assert not any(secret.to_bytes(32, "big") in text for text in written)
-
-
-def test_nothing_is_overwritten(authority, tmp_path):
-    authority.issue_to(tmp_path / "tls", "x", URI)
-    before = (tmp_path / "tls" / "key.pem").read_bytes()
-    with pytest.raises(FileExistsError):
-        authority.issue_to(tmp_path / "tls", "x", URI)
-    assert (tmp_path / "tls" / "key.pem").read_bytes() == before
+def test_the_authoritys_key_is_in_nothing_that_it_gives_out(authority):
+    secret = authority._key.private_numbers().private_value.to_bytes(32, "big")
+    certificate, key = authority.issue("x", URI)
+    given = serialization.load_pem_private_key(key, None).private_numbers().private_value
+    assert given.to_bytes(32, "big") != secret
+    assert secret not in load(certificate).public_bytes(serialization.Encoding.DER)
+    assert secret not in load(authority.certificate()).public_bytes(serialization.Encoding.DER)

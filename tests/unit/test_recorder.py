@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fedkube_server.recorder import Recorder, latest
+from fedkube_server.recorder import Recorder
 
 from fedkube.api.v1alpha1 import Checkpoints
 from fedkube.core.run_states import RunEvent, RunState
-from fedkube.store.history import Failure
+from fedkube.store.history import Failure, latest_metrics
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_the_newest_value_of_each_metric_counts(recorder, folder):
     recorder.begin("train", "train", 1, 1)
     recorder.measured(1, {"a": 2})
     recorder.close_round()
-    assert latest(folder.read_history()) == {"server.a": 2, "server.b": 1}
+    assert latest_metrics(folder.read_history()) == {"server.a": 2, "server.b": 1}
 
 
 def test_the_first_failure_of_the_newest_round_that_has_one(recorder):

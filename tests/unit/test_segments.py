@@ -99,14 +99,14 @@ def test_what_was_added_is_found(cache):
 def test_within_the_limit_nothing_goes(cache):
     put(cache, 50, b"a")
     put(cache, 50, b"b")
-    assert cache.shrink(keep=[]) == []
+    assert cache.shrink(used=[]) == []
 
 
 def test_the_least_recently_used_goes_first(cache):
     for digest in (b"a", b"b", b"c"):
         put(cache, 50, digest)
     used = cache.find(b"a").segment
-    dropped = cache.shrink(keep=[])
+    dropped = cache.shrink(used=[])
     assert used not in dropped
     assert (cache.find(b"b"), cache.nbytes) == (None, 100)
     assert cache.find(b"a") is not None
@@ -116,7 +116,7 @@ def test_what_a_task_uses_stays_even_beyond_the_limit(cache):
     put(cache, 150, b"a")
     put(cache, 150, b"b")
     mine = cache.find(b"a").segment
-    assert mine not in cache.shrink(keep=[mine])
+    assert mine not in cache.shrink(used=[mine])
     assert cache.find(b"a") is not None
     assert cache.nbytes == 150
 
@@ -126,7 +126,7 @@ def test_a_digest_in_two_segments_is_found_in_the_newer_one_and_survives_the_old
     put(cache, 60, b"a", b"new")
     newer = cache.find(b"new").segment
     assert cache.find(b"a").segment == newer
-    cache.shrink(keep=[newer])
+    cache.shrink(used=[newer])
     assert cache.find(b"old") is None
     assert cache.find(b"a").segment == newer
 
@@ -136,7 +136,7 @@ def test_numbers_of_segments_are_never_used_again(cache):
     for number in range(4):
         put(cache, 90, bytes([number]))
         numbers.append(cache.find(bytes([number])).segment)
-        cache.shrink(keep=[numbers[-1]])
+        cache.shrink(used=[numbers[-1]])
     assert len(set(numbers)) == 4
 
 

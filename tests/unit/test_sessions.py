@@ -213,7 +213,7 @@ def test_a_blob_that_the_worker_dropped_is_sent_again_when_it_asks(session, stor
     model = store.put(memoryview(b"model"))
     session.give(pb.Task(id=1), [model])
     written(session)
-    receive(session, need=pb.Need(blobs=[model.id]))
+    receive(session, need=pb.Need(task=1, blobs=[model.id]))
     assert data_of(written(session)) == [(model.id, b"model")]
 
 
@@ -222,7 +222,7 @@ def test_a_blob_that_was_not_offered_with_this_task_cannot_be_asked_for(session,
     session.give(pb.Task(id=1), [old])
     session.give(pb.Task(id=2), [new])
     with pytest.raises(Rejected, match="was asked for and never offered"):
-        receive(session, need=pb.Need(blobs=[old.id]))
+        receive(session, need=pb.Need(task=2, blobs=[old.id]))
 
 
 def test_a_cancelled_tasks_blobs_are_not_sent_any_more_and_are_offered_anew(session, store):

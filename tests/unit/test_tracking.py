@@ -162,9 +162,10 @@ def test_a_round_that_nobody_trained_in_ends_the_run(tracker):
     assert ending.details.startswith("Traceback")
 
 
-def test_a_round_that_nobody_replied_in_ends_the_run(tracker):
+def test_a_round_of_which_nothing_was_sent_ends_the_run(tracker):
     tracker.configured("train", 1, FedAvg(), "aggregate_train", 2)
-    with pytest.raises(Halted, match="none of the 2 clients of a round replied in time"):
+    tracker.unsent = "array 'w' cannot travel"
+    with pytest.raises(Halted, match="none of the 2 messages of a round could be sent: array 'w'"):
         tracker.aggregated("train", None, None)
 
 

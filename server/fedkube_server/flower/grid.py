@@ -20,7 +20,7 @@ from fedkube.app.records import Encoder, to_values
 from fedkube.core import ids
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import contents
+from fedkube.wire import contents, frames
 from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.driver import Admission, Answer, Driver, NewTask, Outcome
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
@@ -252,6 +252,7 @@ def _pack(
     stored = [store.put(data) for data in encoder.blobs]
     packed = {}
     for key, content in encoded.items():
+        frames.check_size(content)
         used = sorted({entry.blob for entry in contents.references(content)})
         contents.renumber(content, {old: new for new, old in enumerate(used)}.__getitem__)
         packed[key] = (content, [stored[old] for old in used])
