@@ -6,6 +6,7 @@ Where stdout is no terminal, there is a plain line for each round that has ended
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,15 @@ _STYLES = {
     RunState.STOPPED: "bold yellow",
 }
 _SHOWN_METRICS = 6
+
+
+class PatientConsole(Console):
+    """Goes quiet when nobody reads any more, as under ``head``; a run is not over for that."""
+
+    def on_broken_pipe(self) -> None:
+        """Instead of ending the process, as rich does."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class RunView:

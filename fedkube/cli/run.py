@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fedkube import __version__
 from fedkube.api.v1alpha1 import Checkpoints, FederatedRunSpec, Pool, Server
 from fedkube.app import project
-from fedkube.cli.progress import view_for
+from fedkube.cli.progress import PatientConsole, view_for
 from fedkube.core import ids, planner
 from fedkube.core.errors import Exit, Usage
 from fedkube.core.run_states import RunState
@@ -133,7 +132,7 @@ def run(
         created_at=now,
     )
     folder.write_record(record)
-    console = Console(stderr=as_json, highlight=False)
+    console = PatientConsole(stderr=as_json, highlight=False)
     with view_for(console, record, progress) as view:
         ended = asyncio.run(Launcher(folder, plan, view).run())
     view.conclude(ended, folder.path)

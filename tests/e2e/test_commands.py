@@ -66,6 +66,20 @@ def test_with_json_stdout_is_one_line(run, apps):
     assert "round 4/4" in ran.stderr
 
 
+def test_a_reader_that_has_enough_does_not_stop_the_run(apps, tmp_path):
+    out = tmp_path / "run"
+    done = subprocess.run(
+        f"{FEDKUBE} run {apps / 'message_api'} --clients 2 --out {out} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert json.loads((out / "run.json").read_text())["state"] == "Succeeded"
+
+
 def test_without_progress_only_the_apps_lines_are_left(run, apps):
     ran = run(apps / "message_api", "--clients", "2", "--no-progress")
     assert "round 4/4" not in ran.stdout

@@ -1,5 +1,6 @@
 """Processes killed in the middle of a run."""
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -51,6 +52,28 @@ def test_the_only_worker_killed(slow):
     ran = running.wait()
     assert ran.code == 0, ran.text
     assert counted_once(ran)
+
+
+def test_a_worker_that_is_told_to_end_is_started_again(slow):
+    running = slow(workers="1")
+    os.kill(running.pids("--name worker-0")[0], signal.SIGTERM)
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert counted_once(ran)
+
+
+def test_a_worker_that_stops_answering_is_given_up(slow):
+    running = slow()
+    [victim] = running.pids("--name worker-0")
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        ran = running.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    assert ran.code == 0, ran.text
+    assert counted_once(ran)
+    assert ran.record.duration_s < 40
 
 
 def test_an_executor_killed_in_the_middle_of_a_round(slow):

@@ -1,6 +1,22 @@
 """Clients that break: the others' work counts, the failure has a reason, and nothing hangs."""
 
+import math
+from pathlib import Path
+
 import pytest
+
+
+def processes_with(word: str) -> list[str]:
+    """Command lines of running processes that have this in them, executors of runs among them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "executor_main" in command or f"run {word}" in command:
+            found.append(command)
+    return found
 
 
 @pytest.fixture
@@ -41,6 +57,9 @@ def misbehave(run, apps):
         ("object-array", "cannot be sent"),
         ("strings", "element type"),
         ("garbage", "its bytes are not"),
+        ("unknown-stype", "cannot be averaged"),
+        ("not-a-reply", "it answers another message"),
+        ("error-reply", "deliberate failure of the ClientApp"),
     ],
 )
 def test_one_client_fails_and_the_run_goes_on(misbehave, mode, reason):
@@ -68,6 +87,24 @@ def test_a_client_that_hangs_is_ended_at_its_timeout(misbehave):
     assert client == 0
     assert "longer than its timeout of 1.5 s" in why
     assert ran.result["final-mean"] == 3.0
+
+
+def test_a_client_that_leaves_a_hanging_child_is_ended_with_it(misbehave):
+    ran = misbehave("fork", "--client-timeout", "1.5")
+    assert ran.code == 0, ran.text
+    [(_, client, why)] = ran.failures()
+    assert client == 0
+    assert "longer than its timeout" in why
+    assert ran.record.duration_s < 15
+    assert not processes_with("misbehave")
+
+
+def test_metrics_that_are_no_numbers_are_null_in_json(misbehave):
+    ran = misbehave("nan-metric", "--json", config="culprit=-1 at-round=0")
+    assert ran.code == 0, ran.text
+    assert ran.json["metrics"]["train.loss"] is None
+    assert math.isnan(ran.record.metrics["train.loss"])
+    assert math.isnan(ran.rounds[-1].phases["train"].metrics["loss"])
 
 
 def test_a_client_that_spins_is_cut_off_at_the_rounds_timeout(misbehave):

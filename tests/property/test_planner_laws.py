@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkube.core.planner import WORKER_BYTES, Machine, plan
+from fedkube.core.planner import MAX_CACHE_BYTES, MIN_CACHE_BYTES, WORKER_BYTES, Machine, plan
 
 MACHINES = st.builds(
     Machine,
@@ -50,3 +50,11 @@ def test_gpus_are_shared_evenly(machine, clients, workers):
     shares = [used.count(gpu) for gpu in machine.gpus]
     assert sum(shares) == len(used)
     assert max(shares) - min(shares) <= 1
+
+
+@given(MACHINES, CLIENTS, st.none() | st.integers(1, 50))
+def test_the_caches_take_an_eighth_of_the_memory_within_their_bounds(machine, clients, workers):
+    made = plan(machine, clients, workers).workers
+    (cache,) = {worker.cache_bytes for worker in made}
+    assert MIN_CACHE_BYTES <= cache <= MAX_CACHE_BYTES
+    assert cache == MIN_CACHE_BYTES or cache * len(made) <= machine.memory_bytes / 8

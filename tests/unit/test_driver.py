@@ -238,6 +238,36 @@ def test_a_message_whose_time_runs_out_is_settled(driver, submit, outcomes, loop
     assert outcomes[1].code == pb.Failure.EXPIRED
 
 
+def test_a_task_that_cannot_be_sent_has_failed_and_its_worker_is_free(
+    driver, submit, worker, outcomes
+):
+    session = worker()
+    real_give = session.give
+
+    def give(frame, blobs):
+        if frame.id == 1:
+            raise Rejected("too large")
+        real_give(frame, blobs)
+
+    session.give = give
+    submit(1, client=1)
+    assert outcomes[1] == pb.Failure(
+        code=pb.Failure.REFUSED, reason="the message cannot be sent: too large"
+    )
+    submit(2, client=2)
+    assert [frame.id for frame, _ in session.given] == [2]
+
+
+def test_a_check_that_fails_costs_the_reply_and_not_the_worker(driver, submit, worker, outcomes):
+    def admit(_):
+        raise KeyError("odd")
+
+    session = worker()
+    submit(1, admit=admit)
+    assert "could not be checked: KeyError" in answer(driver, session)
+    assert outcomes[1].code == pb.Failure.REFUSED
+
+
 # ------------------------------------------------------------- a client's state
 
 

@@ -431,3 +431,49 @@ def test_flowers_signatures_are_not_changed(tracker):
         "arrays",
     ]
     assert FedAvg.aggregate_train.__module__ == "flwr.serverapp.strategy.fedavg"
+
+
+def test_an_older_strategy_may_take_whatever_it_is_called_with(tracker):
+    """Flower's server calls these by keyword."""
+
+    class Anything(legacy.FedAvg):
+        def configure_fit(self, **anything):
+            return []
+
+        def aggregate_fit(self, *anything):
+            return super().aggregate_fit(*anything)
+
+    strategy = Anything()
+    assert (
+        strategy.configure_fit(
+            server_round=1, parameters=Parameters([], ""), client_manager=SimpleClientManager()
+        )
+        == []
+    )
+    strategy.aggregate_fit(1, [fit_result(11, [1.0])], [])
+    assert reported(tracker) == [("configured", "train", 1), ("aggregated", "train")]
+
+
+def test_what_the_older_flower_cannot_average_is_taken_out_before_an_app_hands_it_on(tracker):
+    failed = []
+
+    class Own(legacy.FedAvg):
+        def configure_fit(self, server_round, parameters, client_manager):
+            return [("proxy", "instructions")] * 2
+
+        def aggregate_fit(self, server_round, results, failures):
+            aggregated = super().aggregate_fit(server_round, results, failures)
+            failed.extend(failures)
+            return aggregated
+
+    strategy = Own()
+    strategy.configure_fit(1, Parameters([], ""), SimpleClientManager())
+    phase = tracker.recorder._rounds[-1].phases["train"]
+    for client in (0, 1):
+        tracker.recorder.settled(phase, client, None)
+    results = [fit_result(11, [1.0, 3.0]), fit_result(12, [np.nan, 1.0])]
+    parameters, _ = strategy.aggregate_fit(1, results, [])
+    assert to_arrays(parameters)[0].tolist() == [1.0, 3.0]
+    assert phase.clients == [0]
+    assert phase.failures[0].client == 1
+    assert failed == [], "the app's own list is not touched"

@@ -146,3 +146,38 @@ def test_closing_drops_everything(cache):
     put(cache, 50, b"b")
     cache.close()
     assert (cache.nbytes, cache.find(b"a"), open_descriptors()) == (0, None, before)
+
+
+def test_a_descriptor_may_be_given_back_before_the_mapping():
+    before = open_descriptors()
+    segment = Segment.create(4)
+    segment.close_descriptor()
+    segment.close_descriptor()
+    segment.view[:] = b"abcd"
+    assert bytes(segment.view) == b"abcd"
+    segment.close()
+    assert open_descriptors() == before
+
+
+def test_a_segment_that_was_forgotten_gives_its_descriptor_back():
+    before = open_descriptors()
+    segment = Segment.create(4)
+    del segment
+    gc.collect()
+    assert open_descriptors() == before
+
+
+def test_what_no_task_has_used_for_long_goes_even_below_the_limit(cache):
+    put(cache, 10, b"old model")
+    put(cache, 10, b"in use")
+    old, used = cache.find(b"old model").segment, cache.find(b"in use").segment
+    dropped = [cache.shrink([used]) for _ in range(20)]
+    assert dropped.count([old]) == 1
+    assert [each for each in dropped if each] == [[old]]
+    assert cache.find(b"in use") is not None
+
+
+def test_what_is_used_now_and_then_stays(cache):
+    put(cache, 10, b"a")
+    number = cache.find(b"a").segment
+    assert not any(cache.shrink([number] if task % 5 == 0 else []) for task in range(50))

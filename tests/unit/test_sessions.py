@@ -250,6 +250,29 @@ def test_a_cancel_stops_a_blob_in_its_middle(session, store):
     assert out[-1].HasField("cancel")
 
 
+def test_a_reply_that_was_coming_when_its_task_was_cancelled_is_forgotten(session, driver):
+    receive(session, reply=reply(announced(5, b"abc"), announced(6, b"xyz")))
+    send_data(session, 5, b"abc")
+    session.cancel(1, 1)
+    send_data(session, 6, b"xyz")
+    assert driver.answers == []
+    receive(session, reply=reply(announced(7, b"new")))
+    send_data(session, 7, b"new")
+    assert [bytes(blob) for blob in driver.answers[0].blobs] == [b"new"]
+
+
+def test_what_a_worker_asks_for_an_earlier_task_is_not_sent(session, store):
+    model = store.put(memoryview(b"model"))
+    session.give(pb.Task(id=1, attempt=1), [model])
+    session.cancel(1, 1)
+    session.give(pb.Task(id=2, attempt=1), [model])
+    written(session)
+    receive(session, need=pb.Need(task=1, attempt=1, blobs=[model.id]))
+    assert written(session) == []
+    receive(session, need=pb.Need(task=2, attempt=1, blobs=[model.id]))
+    assert data_of(written(session)) == [(model.id, b"model")]
+
+
 def test_control_frames_overtake_blobs(session, store):
     session.give(pb.Task(id=1), [store.put(memoryview(bytes(3 * CHUNK_BYTES)))])
 

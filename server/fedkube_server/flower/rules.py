@@ -67,6 +67,9 @@ def _refusal(expected: Expected, records: RecordDict, *, always_finite: bool = F
     for record in records.metric_records.values():
         metrics |= dict(record)
     averaged = expected.arrays is not None
+    foreign = _not_numpy(records) if averaged or always_finite else None
+    if foreign is not None:
+        return f"array {foreign!r} is not serialised as NumPy's, so it cannot be averaged"
     bad = _not_finite(records) if averaged or always_finite else None
     if bad is not None and not averaged:
         return not_finite(bad)
@@ -129,6 +132,12 @@ def _record_shapes(record: ArrayRecord) -> dict[str, Shape]:
         else:
             shapes[name] = tuple(array.shape)
     return shapes
+
+
+def _not_numpy(records: RecordDict) -> str | None:
+    """The name of the first array whose elements only the app knows."""
+    arrays = (each for record in records.array_records.values() for each in record.items())
+    return next((name for name, array in arrays if array.stype != SType.NUMPY), None)
 
 
 def _not_finite(records: RecordDict) -> str | None:

@@ -55,6 +55,14 @@ def do_spin(reply: Message) -> Message:
     return reply
 
 
+def do_fork(reply: Message) -> Message:
+    """Leave a child behind that holds whatever this process holds, and hang."""
+    if os.fork() == 0:
+        time.sleep(HANG_SECONDS)
+        os._exit(0)
+    return do_hang(reply)
+
+
 def do_exit(reply: Message) -> Message:
     """End the process at once, without cleaning up."""
     os._exit(EXIT_CODE)
@@ -222,6 +230,7 @@ MISDEEDS: dict[str, Callable[[Message], Any]] = {
     "raise": do_raise,
     "hang": do_hang,
     "spin": do_spin,
+    "fork": do_fork,
     "exit": do_exit,
     "system-exit": do_system_exit,
     "keyboard-interrupt": do_keyboard_interrupt,
@@ -251,6 +260,7 @@ MISDEEDS: dict[str, Callable[[Message], Any]] = {
     "negative-weight": lambda reply: send_metrics(reply, {"num-examples": -1}),
     "nan-weight": lambda reply: send_metrics(reply, {"num-examples": float("nan")}),
     "list-weight": lambda reply: send_metrics(reply, {"num-examples": [1, 1]}),
+    "nan-metric": lambda reply: send_metrics(reply, {"num-examples": 1, "loss": float("nan")}),
     "extra-metric": lambda reply: send_metrics(reply, {"num-examples": 1, "loss": 0.0}),
     "flood": flood_output,
 }
