@@ -36,9 +36,9 @@ def reference() -> str:
         _run_folder(),
         "`run.json` has these fields:",
         _table(
-            ["field", "type"],
+            ["field", "type", "meaning"],
             [
-                [f"`{name}`", _type(field.annotation)]
+                [f"`{name}`", _type(field.annotation), field.description or ""]
                 for name, field in run_folder.RunRecord.model_fields.items()
             ],
         ),

@@ -18,12 +18,12 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from fedkube.api.v1alpha1 import FederatedRunSpec
 from fedkube.core.errors import Environment, Usage
@@ -44,44 +44,41 @@ class Model(BaseModel):
     sha256: str
 
 
-def _nan_for_null(value: Any) -> Any:
-    return math.nan if value is None else value
-
-
-# JSON has no NaN and no infinity: both are null in files.
-_Number = Annotated[
-    float,
-    BeforeValidator(_nan_for_null),
-    PlainSerializer(history.strict, return_type=float | None, when_used="json"),
-]
-
-
 class RunRecord(BaseModel):
-    """``run.json``. Times are UTC; bytes are those of the exchange's frames."""
+    """``run.json``. Times are UTC; bytes are those of the exchange's frames, TLS not counted."""
 
     model_config = ConfigDict(protected_namespaces=(), ser_json_inf_nan="constants")
 
     run_id: str
-    state: RunState = RunState.PENDING
-    reason: str = ""
-    message: str = ""
-    details: str = ""
-    app: str
-    spec: FederatedRunSpec
-    versions: dict[str, str]
-    plan: str = ""
+    state: RunState = Field(RunState.PENDING, description="where the run is, or how it ended")
+    reason: str = Field("", description="why it ended, in one word")
+    message: str = Field("", description="the same in a sentence")
+    details: str = Field("", description="what belongs to it, such as the app's traceback")
+    app: str = Field(description="the app's name")
+    spec: FederatedRunSpec = Field(description="what was asked for; below")
+    versions: dict[str, str] = Field(description="of FedKube, Python, and what matters")
+    plan: str = Field("", description="why there were so many workers")
     workers: int = 0
-    created_at: datetime
-    started_at: datetime | None = None
+    created_at: datetime = Field(description="when the command was given")
+    started_at: datetime | None = Field(None, description="when the server was up")
     ended_at: datetime | None = None
-    duration_s: float = 0.0
-    rounds: int = 0
-    clients: int = 0
-    metrics: dict[str, _Number] = {}
-    bytes_up: int = 0
-    bytes_down: int = 0
-    server_peak_rss_bytes: int = 0
-    model: Model | None = None
+    duration_s: float = Field(0.0, description="seconds, from the server's start to its end")
+    rounds: int = Field(0, description="the last round that anything came of")
+    clients: int = Field(0, description="how many clients' replies have counted at least once")
+    metrics: dict[str, float] = Field({}, description="the newest value of each; null for NaN")
+    bytes_up: int = Field(0, description="from workers to the server")
+    bytes_down: int = Field(0, description="from the server to workers")
+    server_peak_rss_bytes: int = Field(0, description="the most memory that the server had")
+    model: Model | None = Field(None, description="path and sha256 of the final arrays")
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _read_null(cls, metrics: dict[str, float | None]) -> dict[str, float]:
+        return {key: math.nan if each is None else each for key, each in metrics.items()}
+
+    @field_serializer("metrics", when_used="json")
+    def _write_null(self, metrics: dict[str, float]) -> dict[str, float | None]:
+        return {key: history.strict(each) for key, each in metrics.items()}
 
     def sum_up(self, rounds: list[history.Round]) -> None:
         """Fill in what follows from the rounds."""
