@@ -50,26 +50,34 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(protected_namespaces=(), ser_json_inf_nan="constants")
 
     run_id: str
-    state: RunState = Field(RunState.PENDING, description="where the run is, or how it ended")
-    reason: str = Field("", description="why it ended, in one word")
-    message: str = Field("", description="the same in a sentence")
-    details: str = Field("", description="what belongs to it, such as the app's traceback")
+    state: RunState = Field(
+        default=RunState.PENDING, description="where the run is, or how it ended"
+    )
+    reason: str = Field(default="", description="why it ended, in one word")
+    message: str = Field(default="", description="the same in a sentence")
+    details: str = Field(default="", description="what belongs to it, such as the app's traceback")
     app: str = Field(description="the app's name")
     spec: FederatedRunSpec = Field(description="what was asked for; below")
     versions: dict[str, str] = Field(description="of FedKube, Python, and what matters")
-    plan: str = Field("", description="why there were so many workers")
+    plan: str = Field(default="", description="why there were so many workers")
     workers: int = 0
     created_at: datetime = Field(description="when the command was given")
-    started_at: datetime | None = Field(None, description="when the server was up")
+    started_at: datetime | None = Field(default=None, description="when the server was up")
     ended_at: datetime | None = None
-    duration_s: float = Field(0.0, description="seconds, from the server's start to its end")
-    rounds: int = Field(0, description="the last round that anything came of")
-    clients: int = Field(0, description="how many clients' replies have counted at least once")
-    metrics: dict[str, float] = Field({}, description="the newest value of each; null for NaN")
-    bytes_up: int = Field(0, description="from workers to the server")
-    bytes_down: int = Field(0, description="from the server to workers")
-    server_peak_rss_bytes: int = Field(0, description="the most memory that the server had")
-    model: Model | None = Field(None, description="path and sha256 of the final arrays")
+    duration_s: float = Field(
+        default=0.0, description="seconds, from the server's start to its end"
+    )
+    rounds: int = Field(default=0, description="the last round that anything came of")
+    clients: int = Field(
+        default=0, description="how many clients' replies have counted at least once"
+    )
+    metrics: dict[str, float] = Field(
+        default={}, description="the newest value of each; null for NaN"
+    )
+    bytes_up: int = Field(default=0, description="from workers to the server")
+    bytes_down: int = Field(default=0, description="from the server to workers")
+    server_peak_rss_bytes: int = Field(default=0, description="the most memory that the server had")
+    model: Model | None = Field(default=None, description="path and sha256 of the final arrays")
 
     @field_validator("metrics", mode="before")
     @classmethod
