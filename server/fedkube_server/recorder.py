@@ -54,6 +54,7 @@ class Recorder:
         self._rounds: list[Round] = []
         self._round_began = monotonic()
         self._open: _Open | None = None
+        self._seen: set[tuple[int, int]] = set()  # phase and client that counted in it
         self._arrays: Callable[[], Arrays] | None = None
         self._arrays_round = 0
         self._written = 0  # rounds on disk; the last of them may have changed since
@@ -80,6 +81,7 @@ class Recorder:
             phase = self._rounds[-1].phases.get(name)
             if phase is None:
                 phase = self._rounds[-1].phases[name] = Phase(message_type)
+                self._seen.clear()
             phase.asked += asked
             self._open = _Open(phase, self._monotonic(), up, down)
             self._dirty = True
@@ -90,7 +92,10 @@ class Recorder:
         """A client's message is over."""
         with self._lock:
             if failure is None:
-                phase.clients.append(client)
+                # A protocol of an app's own may ask a client several times in a phase.
+                if (id(phase), client) not in self._seen:
+                    self._seen.add((id(phase), client))
+                    phase.clients.append(client)
             else:
                 phase.failures.append(Failure(client, failure))
             self._measure(phase)

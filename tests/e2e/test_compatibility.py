@@ -47,6 +47,11 @@ def test_legacy_context_and_default_workflow(result):
     assert got["distributed-losses"] == pytest.approx([1, 2, 3])
 
 
+def test_flowers_own_secure_aggregation(result):
+    got = result("secagg")
+    assert got["central-losses"] == pytest.approx([0, 1, 2, 3], abs=0.01)
+
+
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_state_stays_with_its_client_whichever_worker_serves_it(result, workers):
     got = result("stateful", "--workers", workers)

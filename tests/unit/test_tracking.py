@@ -126,8 +126,9 @@ def test_its_metrics_are_means(tracker):
 
 
 def test_a_phase_that_a_strategy_declared_has_its_check_and_its_metrics(tracker):
-    tracker.configured("train", 1, FedAvg(), "aggregate_train", 2)
-    check, phase, declared = tracker.sending([message(), message()])
+    made = [message(), message()]
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", made)
+    check, phase, declared = tracker.sending(made)
     assert check is not admit_anything
     assert (phase.asked, declared) == (2, True)
     tracker.collected(phase, [answered(loss=1)])
@@ -138,19 +139,35 @@ def test_a_phase_that_a_strategy_declared_has_its_check_and_its_metrics(tracker)
 
 
 def test_messages_of_another_kind_are_not_the_declared_phase(tracker):
-    tracker.configured("train", 1, FedAvg(), "aggregate_train", 2)
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
     check, phase, declared = tracker.sending([message("query")])
     assert check is admit_anything
     assert (phase.message_type, declared) == ("query", False)
 
 
+def test_messages_that_the_strategy_did_not_make_are_the_apps_own_protocol(tracker):
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
+    check, phase, declared = tracker.sending([message(), message()])
+    assert check is admit_anything
+    assert (phase.asked, declared) == (2, True)
+
+
+def test_what_was_not_checked_as_it_came_is_checked_before_it_is_averaged(tracker):
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
+    tracker.sending([message(), message()])
+    contents = [answered(loss=1).content, answered(**{"num-examples": 3}).content]
+    replies = list(zip((11, 12), contents, strict=True))
+    reasons = tracker.unfit(FedAvg(), FedAvg.aggregate_train, replies)
+    assert reasons == ["its metrics lack 'num-examples', the weight of the average", None]
+
+
 def test_a_strategy_that_asks_nobody_declares_nothing(tracker):
-    tracker.configured("evaluate", 1, FedAvg(), "aggregate_evaluate", 0)
+    tracker.configured("evaluate", 1, FedAvg(), "aggregate_evaluate", [])
     assert tracker.recorder.asked == 0
 
 
 def test_a_round_that_nobody_trained_in_ends_the_run(tracker):
-    tracker.configured("train", 1, FedAvg(), "aggregate_train", 2)
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
     _, phase, _ = tracker.sending([message(), message()])
     tracker.recorder.settled(phase, 0, "Traceback\n  x\nValueError: no data\n")
     tracker.recorder.settled(phase, 1, "also")
@@ -163,14 +180,14 @@ def test_a_round_that_nobody_trained_in_ends_the_run(tracker):
 
 
 def test_a_round_of_which_nothing_was_sent_ends_the_run(tracker):
-    tracker.configured("train", 1, FedAvg(), "aggregate_train", 2)
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
     tracker.unsent = "array 'w' cannot travel"
     with pytest.raises(Halted, match="none of the 2 messages of a round could be sent: array 'w'"):
         tracker.aggregated("train", None, None)
 
 
 def test_an_evaluation_that_nobody_answered_does_not(tracker):
-    tracker.configured("evaluate", 1, FedAvg(), "aggregate_evaluate", 2)
+    tracker.configured("evaluate", 1, FedAvg(), "aggregate_evaluate", [message(), message()])
     tracker.aggregated("evaluate", None, None)
     assert tracker.halt.ending is None
 
@@ -179,7 +196,7 @@ def test_a_round_that_cannot_be_written_ends_the_run_whatever_the_app_catches(tr
     def full(*_):
         raise Environment("the disk is full")
 
-    tracker.configured("train", 1, FedAvg(), "aggregate_train", 2)
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
     monkeypatch.setattr(tracker.recorder, "close_round", full)
     with pytest.raises(Halted):
         tracker.aggregated("evaluate", None, None)
@@ -189,7 +206,7 @@ def test_a_round_that_cannot_be_written_ends_the_run_whatever_the_app_catches(tr
 @pytest.mark.parametrize(("central", "written"), [(False, [1]), (True, [])])
 def test_a_round_is_over_after_its_last_measurement(tracker, folder, central, written):
     tracker.central = central
-    tracker.configured("evaluate", 1, FedAvg(), "aggregate_evaluate", 2)
+    tracker.configured("evaluate", 1, FedAvg(), "aggregate_evaluate", [message(), message()])
     tracker.aggregated("evaluate", MetricRecord({"loss": 1.0}), None)
     assert [each.round for each in folder.read_history()] == written
     tracker.measured(1, {"accuracy": 0.5})

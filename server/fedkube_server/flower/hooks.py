@@ -72,17 +72,20 @@ def _wrap(cls: type[Any], name: str, observer: Observer) -> None:
     if not inspect.isfunction(method) or getattr(method, "__isabstractmethod__", False):
         return
 
+    guard = _GUARDS.get(name) if method.__module__.startswith("flwr.") else None
+
+    @functools.wraps(method)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if guard is None or _tracker is None:
+            return method(*args, **kwargs)
+        return guard(_tracker, method, args, kwargs)
+
     @functools.wraps(method)
     def observed(*args: Any, **kwargs: Any) -> Any:
         with _outermost(name) as outermost:
-            if _tracker is None:
-                return method(*args, **kwargs)
-            if not outermost:
-                inner = _HANDED_ON.get(name)
-                if inner is not None and method.__module__.startswith("flwr."):
-                    return inner(_tracker, method, args, kwargs)
-                return method(*args, **kwargs)
-            return observer(_tracker, method, args, kwargs)
+            if _tracker is None or not outermost:
+                return guarded(*args, **kwargs)
+            return observer(_tracker, guarded, args, kwargs)
 
     setattr(cls, name, observed)
 
@@ -152,17 +155,17 @@ def _need_clients(tracker: Tracker, strategy: Any, method: str, attributes: Iter
             )
 
 
-# ----------------------------------------------------------------- what apps hand on to Flower
+# ----------------------------------------------------------------- what is handed to Flower
 
 
-def _replies_handed_on(
+def _guard_replies(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """Flower's averaging, called by an app's own strategy: replies unfit for it become errors."""
+    """Flower's own aggregation: replies that are unfit for it become errors."""
     call = _Call(method, args, kwargs)
     replies = list(call[_REPLIES])
     fit = [(each.metadata.src_node_id, each.content) for each in replies if each.has_content()]
-    reasons = iter(tracker.unfit(args[0], "aggregate_train", fit))
+    reasons = iter(tracker.unfit(args[0], method, fit))
     kept = [_refused(each, next(reasons)) if each.has_content() else each for each in replies]
     return call.replaced((_REPLIES, kept))
 
@@ -173,22 +176,22 @@ def _refused(reply: Message, reason: str | None) -> Message:
     return make_message(reply.metadata, error=Error(ErrorCode.UNKNOWN, refusal_text(reason)))
 
 
-def _results_handed_on(
+def _guard_results(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """The same for the older API."""
     call = _Call(method, args, kwargs)
     results = call[_REPLIES]
     contents = [(getattr(proxy, "node_id", 0), legacy_content(fit)) for proxy, fit in results]
-    reasons = tracker.unfit(args[0], "aggregate_fit", contents)
+    reasons = tracker.unfit(args[0], method, contents)
     kept = [each for each, reason in zip(results, reasons, strict=True) if reason is None]
     refused = [ValueError(refusal_text(reason)) for reason in reasons if reason is not None]
     return call.replaced((_REPLIES, kept), (_FAILURES, [*call[_FAILURES], *refused]))
 
 
-_HANDED_ON: dict[str, Observer] = {
-    "aggregate_train": _replies_handed_on,
-    "aggregate_fit": _results_handed_on,
+_GUARDS: dict[str, Observer] = {
+    "aggregate_train": _guard_replies,
+    "aggregate_fit": _guard_results,
 }
 
 
@@ -227,7 +230,7 @@ def _configure(name: str, aggregation: str, *minimums: str) -> Observer:
         strategy = args[0]
         _need_clients(tracker, strategy, method.__name__, minimums)
         messages = list(method(*args, **kwargs) or ())
-        tracker.configured(name, number, strategy, aggregation, len(messages))
+        tracker.configured(name, number, strategy, aggregation, messages)
         return messages
 
     return observer

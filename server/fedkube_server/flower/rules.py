@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.constant import SType
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
@@ -24,6 +24,28 @@ def admit_anything(answer: Answer) -> str | None:
     """Decode the reply; its meaning is between the app's two halves."""
     answer.records = decode(answer.reply.content, answer.blobs)
     return None
+
+
+# The records of a message that Flower's older API makes of an instruction.
+_LEGACY_RECORDS = (
+    {"fitins.parameters", "fitins.config"},
+    {"evaluateins.parameters", "evaluateins.config"},
+)
+
+
+def are_the_strategys(messages: Sequence[Message], made: Sequence[object]) -> bool:
+    """Whether messages are those that the strategy has made, or instructions of it as they are."""
+    own = {id(message) for message in made}
+    if all(id(message) in own for message in messages):
+        return True
+    return all(
+        message.has_content() and set(message.content) in _LEGACY_RECORDS for message in messages
+    )
+
+
+def averages(aggregation: Callable[..., object]) -> bool:
+    """Whether a method of Flower's averages arrays, instead of passing them on."""
+    return aggregation.__module__.rpartition(".")[2] not in _NOT_AVERAGED
 
 
 def admission(

@@ -25,6 +25,8 @@ from fedkube_server.driver import Answer, refusal_text
 from fedkube_server.flower.rules import (
     admission,
     admit_anything,
+    are_the_strategys,
+    averages,
     is_flowers,
     unfit,
     weight_key,
@@ -46,7 +48,9 @@ class _Declared:
     strategy: object
     aggregation: str
     phase: Phase
+    messages: Sequence[object]
     sent: RecordDict | None = None
+    checked: bool = False
 
 
 class Tracker:
@@ -74,29 +78,37 @@ class Tracker:
         self.recorder.rounds_planned = rounds
 
     def configured(
-        self, name: str, number: int, strategy: object, aggregation: str, asked: int
+        self,
+        name: str,
+        number: int,
+        strategy: object,
+        aggregation: str,
+        messages: Sequence[object],
     ) -> None:
-        """The strategy is about to send a round's messages."""
-        if not asked:
+        """The strategy has made a round's messages (in the older API, instructions)."""
+        if not messages:
             return
         self._collect_garbage()
         with self._writing():
-            phase = self.recorder.begin(name, name, asked, number)
+            phase = self.recorder.begin(name, name, len(messages), number)
         with self._lock:
-            self._declared = _Declared(name, strategy, aggregation, phase)
+            self._declared = _Declared(name, strategy, aggregation, phase, messages)
 
     def unfit(
-        self, strategy: object, aggregation: str, replies: Sequence[tuple[int, RecordDict]]
+        self,
+        strategy: object,
+        aggregation: Callable[..., Any],
+        replies: Sequence[tuple[int, RecordDict]],
     ) -> list[str | None]:
         """Why each of the replies (node id, content) may not be averaged; None for those that may.
 
-        For replies that an app's own strategy hands on to Flower's.
+        For replies that were not checked as they came, since an app's own code was to get them.
         """
         with self._lock:
             declared = self._declared
-        if declared is None or is_flowers(declared.strategy, aggregation):
+        if declared is None or declared.checked or not averages(aggregation):
             return [None] * len(replies)
-        key = weight_key(strategy, aggregation)
+        key = weight_key(strategy, aggregation.__name__)
         reasons = unfit([content for _, content in replies], declared.sent, key)
         for (node, _), reason in zip(replies, reasons, strict=True):
             if reason is not None:
@@ -173,7 +185,11 @@ class Tracker:
         with self._lock:
             declared = self._declared
         if declared is not None and declared.name == name:
-            declared.sent = messages[0].content if messages[0].has_content() else None
+            if not are_the_strategys(messages, declared.messages):
+                # A workflow of its own, such as secure aggregation, that only asked whom to ask.
+                return admit_anything, declared.phase, True
+            declared.sent = messages[0].content
+            declared.checked = is_flowers(declared.strategy, declared.aggregation)
             check = admission(declared.strategy, declared.aggregation, declared.sent)
             return check, declared.phase, True
         kind = messages[0].metadata.message_type if messages else name

@@ -1,0 +1,1 @@
+"""Flower app for tests: Flower's own SecAgg+."""
