@@ -212,6 +212,13 @@ def test_an_encoding_of_the_apps_own_without_type_and_shape_is_no_crash(strategy
     assert isinstance(strategy, message_api.FedXgbBagging) or reason
 
 
+def test_an_encoding_of_the_apps_own_is_not_averaged_whatever_it_says_of_itself():
+    records = reply()
+    records["arrays"]["w"] = Array("float32", (2, 3), "my.own", b"whatever")
+    assert "array 'w' is not serialised as NumPy's" in refused(message_api.FedAvg(), records)
+    assert refused(OwnAggregation(), records) is None
+
+
 def test_where_the_app_sent_its_own_encoding_nothing_is_compared():
     sent = RecordDict({"arrays": ArrayRecord({"w": Array("", (7,), "my.own", b"x")})})
     assert refused(message_api.FedAvg(), reply(np.ones(5)), sent=sent) is None
