@@ -135,8 +135,12 @@ class RunFolder:
 
     def write_history(self, run_id: str, rounds: list[history.Round]) -> None:
         """Replace both histories."""
-        atomic.write(self.path / "history.json", history.to_json(run_id, rounds))
-        atomic.write(self.path / "history.csv", history.to_csv(rounds))
+        self.write_rendered(render_history(run_id, rounds))
+
+    def write_rendered(self, files: Mapping[str, bytes]) -> None:
+        """Replace files by name."""
+        for name, content in files.items():
+            atomic.write(self.path / name, content)
 
     def read_history(self) -> list[history.Round]:
         """The rounds so far; none before the first has ended."""
@@ -165,6 +169,14 @@ class RunFolder:
 
     def _checkpoint(self, number: int) -> Path:
         return self.path / "checkpoints" / f"round-{number:06d}.safetensors"
+
+
+def render_history(run_id: str, rounds: list[history.Round]) -> dict[str, bytes]:
+    """Both histories' files, to be written later."""
+    return {
+        "history.json": history.to_json(run_id, rounds),
+        "history.csv": history.to_csv(rounds),
+    }
 
 
 def serialise(arrays: Arrays) -> bytes:

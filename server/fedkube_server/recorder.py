@@ -14,7 +14,7 @@ from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent, move
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.history import Failure, Metric, Phase, Round
-from fedkube.store.run_folder import Arrays, RunFolder, RunRecord
+from fedkube.store.run_folder import Arrays, RunFolder, RunRecord, render_history
 
 Counters = Callable[[], tuple[int, int]]
 
@@ -51,6 +51,7 @@ class Recorder:
         self._monotonic = monotonic
         self._counters = counters
         self._lock = threading.RLock()
+        self._writing = threading.RLock()  # held while files are written, before the other
         self._rounds: list[Round] = []
         self._round_began = monotonic()
         self._open: _Open | None = None
@@ -68,15 +69,25 @@ class Recorder:
         ``number``: the round, where the strategy says it. Otherwise a phase that the current round
         has had already starts a new one.
         """
+        with self._writing:
+            number = self._number_of(name) if number is None else number
+            if not self._rounds or number > self._rounds[-1].round:
+                self.close_round()
+                with self._lock:
+                    self._rounds.append(Round(number))
+                    self._round_began = self._monotonic()
+            phase = self._open_phase(name, message_type, asked)
+        self.changed()
+        return phase
+
+    def _number_of(self, name: str) -> int:
+        """The round of a phase that says none: the current one, unless it has had that phase."""
         with self._lock:
             last = self._rounds[-1].round if self._rounds else 0
-            if number is None:
-                again = not self._rounds or last == 0 or name in self._rounds[-1].phases
-                number = last + 1 if again else last
-            if number > last:
-                self.close_round()
-                self._rounds.append(Round(number))
-                self._round_began = self._monotonic()
+            return last + 1 if last == 0 or name in self._rounds[-1].phases else last
+
+    def _open_phase(self, name: str, message_type: str, asked: int) -> Phase:
+        with self._lock:
             up, down = self._counters()
             phase = self._rounds[-1].phases.get(name)
             if phase is None:
@@ -85,8 +96,7 @@ class Recorder:
             phase.asked += asked
             self._open = _Open(phase, self._monotonic(), up, down)
             self._dirty = True
-        self.changed()
-        return phase
+            return phase
 
     def settled(self, phase: Phase, client: int, failure: str | None) -> None:
         """A client's message is over."""
@@ -157,21 +167,33 @@ class Recorder:
 
     def close_round(self) -> None:
         """Commit the current round, if anything of it is not on disk yet."""
-        with self._lock:
-            if not self._dirty or not self._rounds:
-                return
-            current = self._rounds[-1]
-            if current.round:  # round 0 is only what the app measured before the first
-                current.seconds = self._monotonic() - self._round_began
-            checkpoints = self.record.spec.checkpoints
-            fresh = self._arrays is not None and self._arrays_round == current.round
-            if fresh and checkpoints.every and current.round % checkpoints.every == 0:
-                assert self._arrays is not None
-                self._folder.write_checkpoint(current.round, self._arrays(), checkpoints.keep)
-            self._folder.write_history(self.record.run_id, self._rounds)
-            self._written = len(self._rounds)
-            self._dirty = False
+        with self._writing:
+            with self._lock:
+                if not self._dirty or not self._rounds:
+                    return
+                current = self._rounds[-1]
+                if current.round:  # round 0 is only what the app measured before the first
+                    current.seconds = self._monotonic() - self._round_began
+                arrays = self._arrays if self._checkpoint_due(current.round) else None
+                files = render_history(self.record.run_id, self._rounds)
+                ended = len(self._rounds)
+                self._dirty = False
+            try:
+                # Not under the lock: watchers and workers must not wait for a disk.
+                if arrays is not None:
+                    keep = self.record.spec.checkpoints.keep
+                    self._folder.write_checkpoint(current.round, arrays(), keep)
+                self._folder.write_rendered(files)
+            except FedKubeError:
+                self._dirty = True
+                raise
+            with self._lock:
+                self._written = ended
         self.changed()
+
+    def _checkpoint_due(self, number: int) -> bool:
+        every = self.record.spec.checkpoints.every
+        return self._arrays_round == number and every > 0 and number % every == 0
 
     # ------------------------------------------------------------- the run
 
@@ -188,7 +210,7 @@ class Recorder:
         If the disk is full, the record still gets written, and says so; then this raises.
         """
         trouble: FedKubeError | None = None
-        with self._lock:
+        with self._writing:
             try:
                 self.close_round()
                 if self._arrays is not None:
@@ -197,9 +219,10 @@ class Recorder:
                 trouble, event = error, RunEvent.BROKE
                 self.record.reason, self.record.message = type(error).__name__, error.message
             self._folder.drop_ballast()
-            self.record.bytes_up, self.record.bytes_down = self._counters()
-            self.record.sum_up(self._rounds)
-            self.record.state = move(self.record.state, event)
+            with self._lock:
+                self.record.bytes_up, self.record.bytes_down = self._counters()
+                self.record.sum_up(self._rounds)
+                self.record.state = move(self.record.state, event)
             self._folder.write_record(self.record)
         self.changed()
         if trouble is not None:
