@@ -14,6 +14,8 @@ from fedkube.core.errors import AppInvalid, Usage
 
 # What Flower's own simulation starts when nothing else is said.
 DEFAULT_CLIENTS = 10
+# What a config's whole number may be, here and on the way.
+_INTEGERS = range(-(1 << 63), 1 << 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ def _flat(
         if isinstance(value, dict):
             flat |= _flat(value, where, error, f"{prefix}{key}.")
         elif isinstance(value, ConfigValue):
+            if isinstance(value, int) and value not in _INTEGERS:
+                raise error(f"{where}: {prefix}{key} does not fit into 64 bits")
             flat[f"{prefix}{key}"] = value
         else:
             raise error(
@@ -155,7 +159,7 @@ def _clients(toml: Mapping[str, Any]) -> int | None:
     chosen = federations.get(str(federations.get("default", "")), {})
     options = chosen.get("options", {}) if isinstance(chosen, dict) else {}
     count = options.get("num-supernodes") if isinstance(options, dict) else None
-    return count if isinstance(count, int) and count > 0 else None
+    return count if type(count) is int and count > 0 else None
 
 
 def _from_file(path: Path) -> dict[str, ConfigValue]:
@@ -204,9 +208,14 @@ def _words(text: str) -> list[str]:
 
 def _value(text: str) -> ConfigValue:
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        # In brackets, since TOML takes what follows a # on a line of its own for a comment.
+        values = tomllib.loads(f"value = [{text}]")["value"]
     except tomllib.TOMLDecodeError:
         return text
-    if not isinstance(value, ConfigValue):
+    if len(values) != 1:
+        return text
+    if not isinstance(values[0], ConfigValue):
         raise Usage(f"--run-config: {text!r} is no string, number or boolean")
-    return value
+    if isinstance(values[0], int) and values[0] not in _INTEGERS:
+        raise Usage(f"--run-config: {text} does not fit into 64 bits")
+    return values[0]

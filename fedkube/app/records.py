@@ -143,7 +143,7 @@ def _set_list(entry: pb.Value, value: list[Any]) -> None:
         entry.booleans.SetInParent()
     elif kind is int:
         if any(item not in _INT64 for item in value):
-            raise ValueError("a list's integers must fit into 64 bits")
+            raise ValueError("a list's integers must be of 64 bits with a sign")
         entry.integers.items.extend(value)
     elif kind is float or issubclass(kind, float):
         entry.reals.items.extend(value)

@@ -148,7 +148,9 @@ class Driver:
         if not self._holds(session, reply):
             return "nobody waits for this reply any more"
         live = self._live[reply.task]
-        if reply.WhichOneof("outcome") == "failure":
+        if reply.WhichOneof("outcome") is None:
+            raise Rejected("a reply with neither content nor failure")
+        if reply.HasField("failure"):
             live.failure = reply.failure
             retry = reply.failure.code == pb.Failure.KILLED
             self._fail(session, reply, reply.failure.reason, retry=retry)

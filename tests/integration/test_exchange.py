@@ -615,6 +615,13 @@ def test_a_control_frame_that_cannot_be_parsed(world):
     assert "cannot be parsed" in breaks(world, misdeed)
 
 
+def test_a_reply_of_nothing(world):
+    async def misdeed(worker, task):
+        await worker.send(reply=pb.Reply(task=task.id, attempt=task.attempt))
+
+    assert "neither content nor failure" in breaks(world, misdeed)
+
+
 def test_two_replies_at_once(world):
     async def misdeed(worker, task):
         await worker.reply(task, MODEL)

@@ -48,7 +48,7 @@ def test_bare_words_come_back_as_they_were(key, word):
     assert project.parse_overrides([f"{key}={word}"]) == {key: word}
 
 
-@given(st.lists(st.dictionaries(KEYS, st.integers(), min_size=1), max_size=3))
+@given(st.lists(st.dictionaries(KEYS, st.integers(-(2**63), 2**64 - 1), min_size=1), max_size=3))
 def test_several_words_are_one_after_the_other(configs):
     words = [" ".join(f"{key}={value}" for key, value in config.items()) for config in configs]
     assert project.parse_overrides(words) == project.parse_overrides([" ".join(words)])

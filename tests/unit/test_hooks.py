@@ -156,6 +156,36 @@ def test_a_class_is_watched_whether_it_was_defined_before_or_after(tracker, late
     assert reported(tracker) == ONE_ROUND
 
 
+def test_a_strategy_that_wants_more_clients_than_there_are_is_told_so(tracker):
+    for strategy in (FedAvg, BeforeInstall):
+        with pytest.raises(AppInvalid, match="min_available_nodes is 4, and the run has 3 clients"):
+            start(tracker, strategy(min_available_nodes=4))
+
+
+def test_a_strategy_that_is_started_again_goes_on_counting(tracker, folder):
+    start(tracker, FedAvg(), evaluate_fn=lambda number, arrays: MetricRecord({"a": 1.0}))
+    assert tracker.recorder.rounds_planned == 2
+    start(tracker, FedAvg(), evaluate_fn=lambda number, arrays: MetricRecord({"a": 2.0}))
+    assert tracker.recorder.rounds_planned == 4
+    tracker.recorder.close_round()
+    assert [each.round for each in folder.read_history()] == [0, 1, 2, 3, 4]
+    assert all(each.phases["train"].asked == 3 for each in folder.read_history()[1:])
+
+
+def test_a_start_that_passes_everything_on_is_understood(tracker):
+    class Passing(FedAvg):
+        def start(self, grid, initial_arrays, **rest):
+            return super().start(grid, initial_arrays, **rest)
+
+    start(tracker, Passing(), evaluate_fn=lambda number, arrays: MetricRecord({"a": 1.0}))
+    assert tracker.recorder.rounds_planned == 2
+    assert [call for call in tracker.calls if call[0] == "measured"] == [
+        ("measured", 0),
+        ("measured", 1),
+        ("measured", 2),
+    ]
+
+
 def test_a_subclass_of_a_subclass_counts_as_one(tracker):
     class Middle(BeforeInstall):
         def aggregate_train(self, server_round, replies):

@@ -181,6 +181,7 @@ def test_a_round_that_nobody_trained_in_ends_the_run(tracker):
 
 def test_a_round_of_which_nothing_was_sent_ends_the_run(tracker):
     tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
+    tracker.sending([message(), message()])
     tracker.unsent = "array 'w' cannot travel"
     with pytest.raises(Halted, match="none of the 2 messages of a round could be sent: array 'w'"):
         tracker.aggregated("train", None, None)

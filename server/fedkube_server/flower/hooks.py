@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedkube.core.errors import AppInvalid
 from fedkube_server.driver import refusal_text
-from fedkube_server.flower.rules import is_flowers, legacy_content
+from fedkube_server.flower.rules import legacy_content
 from fedkube_server.flower.tracking import Tracker, plain_arrays
 
 Method = Callable[..., Any]
@@ -104,9 +104,15 @@ def _outermost(name: str) -> Iterator[bool]:
 
 
 def _named(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(method).bind(*args, **kwargs)
+    """Arguments by name, those in ``**kwargs`` of the method included."""
+    signature = inspect.signature(method)
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    return bound.arguments
+    named = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            named |= named.pop(parameter.name)
+    return named
 
 
 class _Call:
@@ -137,22 +143,27 @@ class _Call:
 _ROUND, _REPLIES, _FAILURES = 0, 1, 2
 
 
-def _need_clients(tracker: Tracker, strategy: Any, method: str, attributes: Iterable[str]) -> None:
-    """Flower's sampling waits until there are enough clients; here that would be for ever."""
-    inner = getattr(strategy, "strategy", strategy)
-    evaluates = method == "configure_evaluate"
-    if not is_flowers(inner, method) or (
-        evaluates and getattr(inner, "fraction_evaluate", 1.0) == 0.0
-    ):
-        return
-    for attribute in attributes:
-        wanted = getattr(inner, attribute, 0)
-        if isinstance(wanted, int) and wanted > tracker.clients:
-            clients = f"{tracker.clients} client" + ("" if tracker.clients == 1 else "s")
-            raise AppInvalid(
-                f"the strategy's {attribute} is {wanted}, and the run has {clients}",
-                hint=f"start it with --clients {wanted} or more",
-            )
+def _guard_sampling(*minimums: str) -> Observer:
+    """Flower's own sampling waits until there are enough clients; here that would be for ever."""
+
+    def guard(
+        tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        strategy = args[0]
+        asks = method.__name__ != "configure_evaluate" or getattr(
+            strategy, "fraction_evaluate", False
+        )
+        for minimum in minimums if asks else ():
+            wanted = getattr(strategy, minimum, 0)
+            if isinstance(wanted, int) and wanted > tracker.clients:
+                clients = f"{tracker.clients} client" + ("" if tracker.clients == 1 else "s")
+                raise AppInvalid(
+                    f"the strategy's {minimum} is {wanted}, and the run has {clients}",
+                    hint=f"start it with --clients {wanted} or more",
+                )
+        return method(*args, **kwargs)
+
+    return guard
 
 
 # ----------------------------------------------------------------- what is handed to Flower
@@ -189,9 +200,13 @@ def _guard_results(
     return call.replaced((_REPLIES, kept), (_FAILURES, [*call[_FAILURES], *refused]))
 
 
+# Around methods that are Flower's, wherever they are called from.
 _GUARDS: dict[str, Observer] = {
     "aggregate_train": _guard_replies,
     "aggregate_fit": _guard_results,
+    "configure_train": _guard_sampling("min_available_nodes", "min_train_nodes"),
+    "configure_fit": _guard_sampling("min_available_clients", "min_fit_clients"),
+    "configure_evaluate": _guard_sampling("min_evaluate_nodes", "min_evaluate_clients"),
 }
 
 
@@ -213,24 +228,19 @@ def _start(tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict
         tracker.measured(server_round, metrics)
         return metrics
 
-    parameters = list(inspect.signature(method).parameters)
-    position = parameters.index("evaluate_fn")
-    if position < len(args):
-        args = (*args[:position], measured, *args[position + 1 :])
-    else:
-        kwargs = {**kwargs, "evaluate_fn": measured}
-    return method(*args, **kwargs)
+    if "evaluate_fn" in kwargs:
+        return method(*args, **{**kwargs, "evaluate_fn": measured})
+    position = list(inspect.signature(method).parameters).index("evaluate_fn")
+    return method(*args[:position], measured, *args[position + 1 :], **kwargs)
 
 
-def _configure(name: str, aggregation: str, *minimums: str) -> Observer:
+def _configure(name: str, aggregation: str) -> Observer:
     def observer(
         tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         number = _Call(method, args, kwargs)[_ROUND]
-        strategy = args[0]
-        _need_clients(tracker, strategy, method.__name__, minimums)
         messages = list(method(*args, **kwargs) or ())
-        tracker.configured(name, number, strategy, aggregation, messages)
+        tracker.configured(name, number, args[0], aggregation, messages)
         return messages
 
     return observer
@@ -254,10 +264,8 @@ def _aggregate_evaluate(
 
 _MESSAGE_API: dict[str, Observer] = {
     "start": _start,
-    "configure_train": _configure(
-        "train", "aggregate_train", "min_available_nodes", "min_train_nodes"
-    ),
-    "configure_evaluate": _configure("evaluate", "aggregate_evaluate", "min_evaluate_nodes"),
+    "configure_train": _configure("train", "aggregate_train"),
+    "configure_evaluate": _configure("evaluate", "aggregate_evaluate"),
     "aggregate_train": _aggregate_train,
     "aggregate_evaluate": _aggregate_evaluate,
 }
@@ -269,7 +277,7 @@ _MESSAGE_API: dict[str, Observer] = {
 def _server_fit(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    tracker.planned(_named(method, args, kwargs)["num_rounds"])
+    tracker.planned(_Call(method, args, kwargs)[0])
     return method(*args, **kwargs)
 
 
@@ -326,10 +334,8 @@ def _legacy_evaluate(
 
 
 _LEGACY_API: dict[str, Observer] = {
-    "configure_fit": _configure(
-        "train", "aggregate_fit", "min_available_clients", "min_fit_clients"
-    ),
-    "configure_evaluate": _configure("evaluate", "aggregate_evaluate", "min_evaluate_clients"),
+    "configure_fit": _configure("train", "aggregate_fit"),
+    "configure_evaluate": _configure("evaluate", "aggregate_evaluate"),
     "aggregate_fit": _legacy_aggregate("train"),
     "aggregate_evaluate": _legacy_aggregate("evaluate"),
     "evaluate": _legacy_evaluate,

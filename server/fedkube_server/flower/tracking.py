@@ -51,6 +51,7 @@ class _Declared:
     messages: Sequence[object]
     sent: RecordDict | None = None
     checked: bool = False
+    used: bool = False  # whether its messages went over our grid at all
 
 
 class Tracker:
@@ -60,6 +61,7 @@ class Tracker:
         self.recorder = recorder
         self.halt = halt
         self._partitions = {node: partition for partition, node in enumerate(nodes)}
+        self._before = 0  # rounds of strategies that were started earlier
         self._collected = 0
         self.unsent = ""  # why the newest message that could not be sent could not be
         self.central = False  # whether the app measures each round itself, after the clients
@@ -74,8 +76,9 @@ class Tracker:
     # ------------------------------------------------------------- from the hooks
 
     def planned(self, rounds: int) -> None:
-        """How many rounds there will be."""
-        self.recorder.rounds_planned = rounds
+        """How many rounds there will be; an app may start a strategy more than once."""
+        self._before = self.recorder.last_round
+        self.recorder.rounds_planned = self._before + rounds
 
     def configured(
         self,
@@ -90,7 +93,7 @@ class Tracker:
             return
         self._collect_garbage()
         with self._writing():
-            phase = self.recorder.begin(name, name, len(messages), number)
+            phase = self.recorder.begin(name, name, len(messages), self._before + number)
         with self._lock:
             self._declared = _Declared(name, strategy, aggregation, phase, messages)
 
@@ -134,7 +137,7 @@ class Tracker:
             declared, self._declared = self._declared, None
         if declared is not None:
             self.recorder.end(declared.phase)
-            if name == "train" and not declared.phase.clients:
+            if name == "train" and declared.used and not declared.phase.clients:
                 self._give_up(declared.phase)
         if metrics:
             self.recorder.metrics(name, numbers(metrics))
@@ -146,7 +149,7 @@ class Tracker:
     def measured(self, number: int, metrics: Mapping[str, Any] | None) -> None:
         """The app's own measurement after a round."""
         if metrics:
-            self.recorder.measured(number, numbers(metrics))
+            self.recorder.measured(self._before + number, numbers(metrics))
         if self.central and number > 0:
             self._close_round()
 
@@ -185,6 +188,7 @@ class Tracker:
         with self._lock:
             declared = self._declared
         if declared is not None and declared.name == name:
+            declared.used = True
             if not are_the_strategys(messages, declared.messages):
                 # A workflow of its own, such as secure aggregation, that only asked whom to ask.
                 return admit_anything, declared.phase, True
