@@ -36,7 +36,7 @@ test: $(STAMP) ## everything that has to hold: style, types, layers, generated c
 	$(BIN)/pytest
 
 unit: $(STAMP) ## the fast tests alone
-	$(BIN)/pytest tests/unit tests/property tests/conformance
+	$(BIN)/pytest tests/unit tests/property tests/integration
 
 bench: $(STAMP) ## the benchmarks, as JSON lines
 	$(BIN)/python -m benchmarks

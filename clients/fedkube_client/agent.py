@@ -30,6 +30,9 @@ from fedkube_client.segments import Segment, SegmentCache, layout
 
 log = logging.getLogger("fedkube.client")
 
+# One message to an executor can pass about 250 descriptors of segments.
+_MAX_SEGMENTS = 100
+
 # An executor that is killed while it loads the app is started again so often in all.
 _LOAD_TRIES = 3
 
@@ -179,9 +182,11 @@ class Agent:
         """Make room for the arrays that are missing; the ids of those that have to be asked for."""
         task = work.task
         check_announced(task.blobs, MAX_REPLY_BYTES)
-        missing = {
-            blob.digest: blob for blob in task.blobs if self._cache.find(blob.digest) is None
-        }
+        places = {blob.digest: self._cache.find(blob.digest) for blob in task.blobs}
+        if len({place.segment for place in places.values() if place}) > _MAX_SEGMENTS:
+            # A model whose parts came one by one, over many rounds, is fetched as a whole.
+            places = dict.fromkeys(places)
+        missing = {blob.digest: blob for blob in task.blobs if places[blob.digest] is None}
         if not missing:
             work.whole.set()
             return []

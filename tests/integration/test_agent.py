@@ -43,11 +43,13 @@ class World:
         self.store = BlobStore()
         self.outcomes: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
 
-    def submit(self, number: int, data: bytes) -> None:
+    def submit(self, number: int, *arrays: bytes) -> None:
         content = pb.Content()
-        entry = content.records.add(name="arrays").arrays.items.add(name="w", dtype="float32")
-        entry.shape.append(len(data) // 4)
-        entry.stype = "numpy.ndarray"
+        record = content.records.add(name="arrays")
+        for index, data in enumerate(arrays):
+            entry = record.arrays.items.add(name=f"w{index}", dtype="float32", blob=index)
+            entry.shape.append(len(data) // 4)
+            entry.stype = "numpy.ndarray"
         frame = pb.Task(
             id=number, node=5, message_id=f"m{number}", message_type="train", content=content,
             created_at=time.time(), ttl=100, seed=1,
@@ -56,7 +58,7 @@ class World:
             id=number,
             client=number,
             frame=frame,
-            blobs=[self.store.put(memoryview(data))],
+            blobs=[self.store.put(memoryview(data)) for data in arrays],
             admit=lambda answer: None,
             settled=lambda outcome: self.outcomes.put_nowait((number, outcome)),
             expires_in_s=60,
@@ -187,6 +189,22 @@ def test_a_task_taken_back_while_it_is_computed_ends_the_executor_and_no_more():
             w.submit(9, floats(1))
             assert isinstance((await w.outcome())[1], Answer)
             assert w.agent._executor.pid >= first
+
+    asyncio.run(scenario())
+
+
+def test_a_model_whose_parts_came_one_by_one():
+    async def scenario():
+        async with world() as w:
+            parts = [np.full(8, number, np.float32).tobytes() for number in range(260)]
+            for number in range(1, len(parts) + 1):
+                w.submit(number, *parts[:number])
+                _, outcome = await w.outcome()
+                assert isinstance(outcome, Answer), outcome
+                assert [bytes(blob) for blob in outcome.blobs] == list(
+                    map(plus_one, parts[:number])
+                )
+            assert len(w.agent._cache._segments) < 120
 
     asyncio.run(scenario())
 
