@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import sys
 import threading
 import time
@@ -201,8 +200,6 @@ class ServerProcess:
             )
             record.ended_at = datetime.now(UTC)
             record.duration_s = time.monotonic() - self._began
-            # Linux gives KiB.
-            record.server_peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             try:
                 self._recorder.finish(ending.event)
             except FedKubeError as error:

@@ -6,6 +6,7 @@ Called from the app's threads and from the event loop; a lock keeps it in order.
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -222,6 +223,9 @@ class Recorder:
             with self._lock:
                 self.record.bytes_up, self.record.bytes_down = self._counters()
                 self.record.sum_up(self._rounds)
+                # Linux gives KiB.
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                self.record.server_peak_rss_bytes = peak * 1024
                 self.record.state = move(self.record.state, event)
             self._folder.write_record(self.record)
         self.changed()

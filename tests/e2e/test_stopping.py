@@ -73,6 +73,17 @@ def test_an_app_that_catches_everything_is_stopped_too(begin, tmp_path, ends):
     assert ends(family, 1)
 
 
+def test_an_app_that_leaves_by_sys_exit_has_ended_well(begin, tmp_path):
+    ran = begin(app_with_main(tmp_path, "import sys; print('done'); sys.exit(0)")).wait()
+    assert (ran.code, ran.record.state) == (0, "Succeeded"), ran.text
+
+
+def test_an_app_that_leaves_by_sys_exit_with_a_code_has_failed(begin, tmp_path):
+    ran = begin(app_with_main(tmp_path, "import sys; sys.exit('no data')")).wait()
+    assert (ran.code, ran.record.state) == (4, "Failed"), ran.text
+    assert "no data" in ran.record.message
+
+
 def app_with_main(folder: Path, body: str) -> Path:
     """A Flower app whose ServerApp does this."""
     import textwrap

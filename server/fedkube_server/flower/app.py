@@ -20,6 +20,8 @@ from fedkube_server.flower import hooks
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import Ending, Halted
 
+_COMPLETED = Ending(RunEvent.FINISHED, "Completed", "the ServerApp returned")
+
 
 def describe(run_id: str) -> Run:
     """The run as Flower's own objects describe it."""
@@ -55,7 +57,9 @@ def execute(spec: FederatedRunSpec, grid: Grid, tracker: Tracker, number: int) -
     except Halted:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the app raises
+        if isinstance(error, SystemExit) and not error.code:
+            return _COMPLETED
         message = f"the ServerApp raised {type(error).__name__}: {error}"
         details = tracebacks.of_app(error, spec.app)
         return Ending(RunEvent.BROKE, "ServerAppRaised", message, details)
-    return Ending(RunEvent.FINISHED, "Completed", "the ServerApp returned")
+    return _COMPLETED
