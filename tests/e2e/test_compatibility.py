@@ -107,6 +107,6 @@ def test_every_message_strategy_equals_flowers_own(run, apps):
 
 def test_every_legacy_strategy_equals_flowers_own(run, apps):
     got = run(apps / "legacy_strategies", "--clients", "7").result
-    assert len(got) >= 16
+    assert len(got) == 22, "all but FedXgbNnAvg, whose parameters no message can carry"
     for name, compared in got.items():
         assert compared == {"same-bytes": True, "same-history": True, "moved": True}, name

@@ -15,8 +15,8 @@ from fedkube.app.records import decode
 from fedkube.core.admission import Expected, Shape, not_finite, refusal
 from fedkube_server.driver import Answer
 
-# Flower's strategies that pass replies' bytes on instead of averaging them.
-_NOT_AVERAGED = ("fedxgb_bagging", "fedxgb_cyclic", "fedxgb_nn_avg")
+# Flower's strategies that take replies' bytes as they are, and have an encoding of their own.
+_NOT_AVERAGED = ("fedxgb_bagging", "fedxgb_cyclic", "fedxgb_nn_avg", "fedavg_android")
 _LEGACY_WEIGHT = "num_examples"
 
 
