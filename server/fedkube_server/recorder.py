@@ -84,7 +84,7 @@ class Recorder:
     def _number_of(self, name: str) -> int:
         """The round of a phase that says none: the current one, unless it has had that phase."""
         with self._lock:
-            last = self.last_round
+            last = self._rounds[-1].round if self._rounds else 0
             return last + 1 if last == 0 or name in self._rounds[-1].phases else last
 
     def _open_phase(self, name: str, message_type: str, asked: int) -> Phase:
@@ -231,12 +231,6 @@ class Recorder:
         self.changed()
         if trouble is not None:
             raise trouble
-
-    @property
-    def last_round(self) -> int:
-        """The number of the newest round; 0 before the first."""
-        with self._lock:
-            return self._rounds[-1].round if self._rounds else 0
 
     @property
     def bytes_received(self) -> int:

@@ -227,17 +227,18 @@ def test_every_strategy_of_flowers_is_of_the_one_base_class(package, base):
     assert all(each.__module__.startswith("flwr.") for each in found)
 
 
-def test_the_strategies_that_do_not_average_are_in_the_modules_that_we_know():
-    averages = {"fedxgb_bagging", "fedxgb_cyclic", "fedxgb_nn_avg"}
-    assert set(_NOT_AVERAGED) == averages
+def test_the_strategies_with_an_encoding_of_their_own_are_in_the_modules_that_we_know():
+    modules = {"fedxgb_bagging", "fedxgb_cyclic", "fedxgb_nn_avg", "fedavg_android"}
+    assert set(_NOT_AVERAGED) == modules
     for strategy, method in (
         (message_api.FedXgbBagging, "aggregate_train"),
         (message_api.FedXgbCyclic, "aggregate_train"),
         (legacy.FedXgbBagging, "aggregate_fit"),
         (legacy.FedXgbCyclic, "aggregate_fit"),
         (legacy.FedXgbNnAvg, "aggregate_fit"),
+        (legacy.FedAvgAndroid, "aggregate_fit"),
     ):
-        assert getattr(strategy, method).__module__.rpartition(".")[2] in averages
+        assert getattr(strategy, method).__module__.rpartition(".")[2] in modules
 
 
 def test_a_strategy_that_wraps_another_calls_it_strategy():

@@ -62,6 +62,7 @@ class Tracker:
         self.halt = halt
         self._partitions = {node: partition for partition, node in enumerate(nodes)}
         self._before = 0  # rounds of strategies that were started earlier
+        self._newest = 0  # the newest round of a strategy
         self._collected = 0
         self.unsent = ""  # why the newest message that could not be sent could not be
         self.central = False  # whether the app measures each round itself, after the clients
@@ -77,7 +78,7 @@ class Tracker:
 
     def planned(self, rounds: int) -> None:
         """How many rounds there will be; an app may start a strategy more than once."""
-        self._before = self.recorder.last_round
+        self._before = self._newest
         self.recorder.rounds_planned = self._before + rounds
 
     def configured(
@@ -92,8 +93,9 @@ class Tracker:
         if not messages:
             return
         self._collect_garbage()
+        self._newest = self._before + number
         with self._writing():
-            phase = self.recorder.begin(name, name, len(messages), self._before + number)
+            phase = self.recorder.begin(name, name, len(messages), self._newest)
         with self._lock:
             self._declared = _Declared(name, strategy, aggregation, phase, messages)
 
