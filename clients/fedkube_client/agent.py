@@ -85,7 +85,7 @@ class Agent:
         cache_bytes: int,
     ) -> None:
         self._address = address
-        self._name = name
+        self.name = name
         self._credentials = credentials
         self._app = app
         self._executor: Executor | None = None
@@ -242,7 +242,6 @@ class Agent:
         reply.content.CopyFrom(executed.content)
         reply.state.CopyFrom(executed.state)
         reply.created_at, reply.ttl = executed.created_at, executed.ttl
-        reply.compute_s = executed.compute_s
         known = {blob.digest for blob in task.blobs}
         views = []
         for place in executed.places:
@@ -271,7 +270,7 @@ class _Session:
         """Use the channel until it ends; True if the server said goodbye."""
         async with channel:
             call = channel.stream_stream(channels.SESSION)(self._frames())
-            hello = pb.Hello(protocol=PROTOCOL, worker=self._agent._name, version=__version__)
+            hello = pb.Hello(protocol=PROTOCOL, worker=self._agent.name, version=__version__)
             await self._send(pb.WorkerFrame(hello=hello))
             worker: asyncio.Task[None] | None = None
             try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
@@ -58,14 +56,12 @@ class Handler:
             reason = f"the message cannot be read: {error.message}"
             return _failed(pb.Failure.REFUSED, reason), []
         loading.seed_everything(task.seed)
-        began = time.monotonic()
         try:
             reply = self._app(message, context)
         except BaseException as error:  # noqa: BLE001 - whatever the app raises
             return _failed(pb.Failure.APP_RAISED, tracebacks.of_app(error, self._folder)), []
-        seconds = time.monotonic() - began
         try:
-            return _encoded(task, reply, context.state, seconds)
+            return _encoded(task, reply, context.state)
         except Rejected as error:
             return _failed(pb.Failure.REFUSED, f"the reply cannot be sent: {error.message}"), []
         except Exception as error:  # noqa: BLE001 - the records hold whatever the app put in them
@@ -97,7 +93,7 @@ class Handler:
         return make_message(metadata, content=decode(task.content, blobs))
 
 
-def _encoded(task: pb.Task, reply: object, state: RecordDict, seconds: float) -> Handled:
+def _encoded(task: pb.Task, reply: object, state: RecordDict) -> Handled:
     if not isinstance(reply, Message):
         raise Rejected(f"the ClientApp must return a Message, and returned {type(reply).__name__}")
     if reply.metadata.reply_to_message_id != task.message_id:
@@ -110,7 +106,6 @@ def _encoded(task: pb.Task, reply: object, state: RecordDict, seconds: float) ->
         state=encoder.encode(state),
         created_at=reply.metadata.created_at,
         ttl=reply.metadata.ttl,
-        compute_s=seconds,
     )
     return executed, encoder.blobs
 

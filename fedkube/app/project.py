@@ -56,6 +56,8 @@ def read(folder: str | Path) -> Project:
         )
     try:
         toml = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AppInvalid(f"cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AppInvalid(f"{file} is no valid TOML: {error}") from None
     app = _table(toml, file, "tool", "flwr", "app")

@@ -163,6 +163,8 @@ def view_for(console: Console, record: RunRecord, progress: bool) -> RunView:
 def _round_line(ended: pb.RoundLine, rounds: int, eta_s: float) -> str:
     of = f"/{rounds}" if rounds else ""
     parts = [f"[bold]round {ended.round}{of}[/bold]  {_seconds(ended.seconds)}"]
+    if ended.round == 0:
+        parts = ["[bold]before the first round[/bold]"]
     if ended.clients or ended.failures:
         parts.append(_n(ended.clients, "client"))
     if ended.failures:

@@ -31,20 +31,15 @@ def refusal(
     """Why a reply must not be counted, as a sentence, or None where it may.
 
     ``arrays``: name to shape, one mapping per array record of the reply. ``metrics``: its numbers.
-    ``bad_array``: the name of an array that holds NaN or infinity.
+    ``bad_array``: the name of an array that holds NaN or infinity, where that was looked at.
     """
     if expected.arrays is not None:
         reason = _arrays_differ(expected.arrays, arrays)
         if reason:
             return reason
-        if bad_array is not None:
-            return not_finite(bad_array)
+    if bad_array is not None:
+        return f"array {bad_array!r} holds NaN or infinity"
     return _weight_unfit(expected.weight_key, metrics)
-
-
-def not_finite(name: str) -> str:
-    """The sentence for an array that holds NaN or infinity."""
-    return f"array {name!r} holds NaN or infinity"
 
 
 def _arrays_differ(sent: Mapping[str, Shape], got: Sequence[Mapping[str, Shape]]) -> str | None:

@@ -5,7 +5,6 @@
     FedKubeError
     ├── Usage          the command line is wrong            -> correct it
     ├── AppInvalid     the app cannot be loaded             -> mend the app
-    ├── RunFailed      the run began and did not succeed    -> read the reason
     ├── Environment    this machine lacks something         -> free it, install it
     └── Rejected       what a peer sent breaks a rule       -> drop it, tell the peer
 
@@ -54,12 +53,6 @@ class AppInvalid(FedKubeError):
     """The folder is no Flower app, or its code cannot be loaded."""
 
     exit_code = Exit.APP_INVALID
-
-
-class RunFailed(FedKubeError):
-    """The run began and did not end well."""
-
-    exit_code = Exit.RUN_FAILED
 
 
 class Environment(FedKubeError):

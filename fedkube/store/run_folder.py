@@ -133,10 +133,6 @@ class RunFolder:
         """``run.json`` as it is now."""
         return RunRecord.model_validate_json((self.path / "run.json").read_bytes(), by_name=True)
 
-    def write_history(self, run_id: str, rounds: list[history.Round]) -> None:
-        """Replace both histories."""
-        self.write_rendered(render_history(run_id, rounds))
-
     def write_rendered(self, files: Mapping[str, bytes]) -> None:
         """Replace files by name."""
         for name, content in files.items():

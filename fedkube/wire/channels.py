@@ -114,5 +114,5 @@ def peer_identity(context: Any, run: str, *roles: Role) -> Identity:
     if identity.run != run:
         raise Rejected(f"the certificate is of run {identity.run}, and this is run {run}")
     if identity.role not in roles:
-        raise Rejected(f"a {identity.role} may not call this")
+        raise Rejected(f"the certificate is of role {identity.role}, which may not call this")
     return identity

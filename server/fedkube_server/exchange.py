@@ -117,8 +117,9 @@ class Exchange:
         hello = frames.read_control(first, pb.WorkerFrame).hello
         if hello.protocol != PROTOCOL:
             raise Rejected(
-                f"the worker speaks version {hello.protocol} of the exchange, and this server "
-                f"{PROTOCOL}; use the same release of fedkube on both ends"
+                f"the worker (fedkube {hello.version}) speaks version {hello.protocol} of the "
+                f"exchange, and this server {PROTOCOL}; use the same release of fedkube on both "
+                "ends"
             )
         if hello.worker != name:
             raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkube.app.records import to_values
+from fedkube.app.tracebacks import headline
 from fedkube.core import logs
 from fedkube.core.errors import Exit, FedKubeError
 from fedkube.core.run_states import RunEvent
@@ -170,10 +171,7 @@ class ServerProcess:
         )
 
     def _app_broken(self, traceback: str) -> None:
-        message = "the ClientApp cannot be loaded"
-        lines = traceback.strip().splitlines()
-        if lines:
-            message += f": {lines[-1]}"
+        message = f"the ClientApp cannot be loaded: {headline(traceback)}"
         self._halt.set(Ending(RunEvent.BROKE, "AppInvalid", message, traceback))
 
     def _watchdog(self) -> None:

@@ -1,6 +1,5 @@
 """Everything a person can get wrong: a sentence, the documented exit code, and nothing started."""
 
-import os
 import socket
 import subprocess
 from pathlib import Path
@@ -153,10 +152,3 @@ def test_a_full_disk(run, apps, small_disk):
     assert all(path.stat().st_size > 190_000 for path in kept), "what is there is whole"
     assert not list(ran.folder.rglob("*.tmp"))
     assert [each.round for each in ran.rounds] == list(range(1, len(kept) + 1))
-
-
-def test_what_a_user_may_not_read(run, app):
-    if os.geteuid() == 0:
-        os.chmod(app / "pyproject.toml", 0)  # root reads it all the same; the run goes on to load
-    ran = run(app)
-    assert ran.code == 3

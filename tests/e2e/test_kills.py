@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +106,15 @@ def test_a_killed_launcher_leaves_no_process(slow, ends):
     ran = running.wait()
     assert ran.record.state == "Failed"
     assert "launcher" in ran.record.message
+
+
+def test_no_key_is_in_a_file_a_command_line_or_an_environment(slow, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    running = slow()
+    family = list(running.family())
+    assert len(family) == 6
+    shown = [Path(f"/proc/{pid}/{what}") for pid in family for what in ("cmdline", "environ")]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert running.folder / "run.json" in written
+    assert not [path for path in shown + written if b"PRIVATE KEY" in path.read_bytes()]
+    assert running.wait().code == 0

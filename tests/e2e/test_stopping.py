@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 
 
-def secrets_folders() -> set[Path]:
-    return set(Path("/tmp").glob("fedkube-*"))
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_stopped_in_the_middle_of_a_round(begin, apps, ends, number):
-    before = secrets_folders()
     running = begin(
         apps / "misbehave", "--clients", "4", "-c", "sleep=0.4 num-server-rounds=50", "--json"
     )
@@ -29,7 +24,6 @@ def test_a_run_stopped_in_the_middle_of_a_round(begin, apps, ends, number):
     assert ends(family, 1)
     assert [each.round for each in ran.rounds][:1] == [1], "the round that had ended is kept"
     assert (ran.folder / "model.safetensors").exists()
-    assert secrets_folders() <= before, "keys are gone with the run"
 
 
 def test_a_run_stopped_while_the_app_is_busy_elsewhere(begin, tmp_path, ends):

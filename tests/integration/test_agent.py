@@ -2,71 +2,34 @@
 
 import asyncio
 import os
-import time
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import exchange_harness as harness
 import numpy as np
+from exchange_harness import Server
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
-from fedkube_server import states
-from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer, Driver, NewTask
-from fedkube_server.exchange import Exchange
+from fedkube_server.driver import Answer
 
 from fedkube.app.records import to_values
-from fedkube.core.tasks import Dispatcher
-from fedkube.pki.authority import Authority
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import channels
-from fedkube.wire.channels import Credentials
-from fedkube.wire.identity import Identity, Role
+from fedkube.wire.identity import Role
 
 ECHO = Path(__file__).parent.parent / "apps" / "echo"
-RUN = "run-1"
-
-
-class Nothing:
-    """A recorder for servers that record nothing."""
-
-    def snapshot(self, seen, running, workers):
-        return pb.Snapshot(), seen
 
 
 class World:
-    """A server with a driver and no app, and an agent that is connected to it."""
+    """A server, and a real agent that is connected to it."""
 
-    def __init__(self, agent: Agent, driver: Driver) -> None:
+    def __init__(self, agent: Agent, server: Server) -> None:
         self.agent = agent
-        self.driver = driver
-        self.store = BlobStore()
-        self.outcomes: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
+        self.driver = server.driver
+        self.outcome = server.outcome
+        self._server = server
 
     def submit(self, number: int, *arrays: bytes) -> None:
-        content = pb.Content()
-        record = content.records.add(name="arrays")
-        for index, data in enumerate(arrays):
-            entry = record.arrays.items.add(name=f"w{index}", dtype="float32", blob=index)
-            entry.shape.append(len(data) // 4)
-            entry.stype = "numpy.ndarray"
-        frame = pb.Task(
-            id=number, node=5, message_id=f"m{number}", message_type="train", content=content,
-            created_at=time.time(), ttl=100, seed=1,
-        )  # fmt: skip
-        task = NewTask(
-            id=number,
-            client=number,
-            frame=frame,
-            blobs=[self.store.put(memoryview(data)) for data in arrays],
-            admit=lambda answer: None,
-            settled=lambda outcome: self.outcomes.put_nowait((number, outcome)),
-            expires_in_s=60,
-        )
-        self.driver.submit([task])
-
-    async def outcome(self) -> tuple[int, object]:
-        return await asyncio.wait_for(self.outcomes.get(), 20)
+        self._server.submit(number, *arrays, dtype="float32")
 
     async def until(self, holds) -> None:
         async with asyncio.timeout(20):
@@ -76,41 +39,19 @@ class World:
 
 @asynccontextmanager
 async def world():
-    authority = Authority("test", datetime.now(UTC), timedelta(hours=1))
-
-    def credentials(role, hosts=()):
-        uri = Identity(RUN, role, "worker-0").uri()
-        pair = authority.issue("x", uri, hosts, server=role is Role.SERVER)
-        return Credentials(authority.certificate(), *pair)
-
-    store = BlobStore()
-    driver = Driver(
-        asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, store)
-    )
-    config = to_values({"change": True})
-    exchange = Exchange(
-        RUN,
-        driver,
-        Nothing(),
-        lambda: pb.Welcome(run=RUN, flower_run=3, run_config=config),
-        lambda traceback: None,
-        lambda reason, broken: None,
-    )
-    driver.changed = exchange.changed
-    server, port = channels.serve(
-        "127.0.0.1:0", credentials(Role.SERVER, ["127.0.0.1"]), exchange.handlers()
-    )
+    trusted = harness.authority()
+    server = Server(harness.credentials(trusted, Role.SERVER), to_values({"change": True}))
     await server.start()
     settings = AppSettings(ECHO, "echo_app.client_app:app", 1)
-    address = f"127.0.0.1:{port}"
-    agent = Agent(address, "worker-0", credentials(Role.WORKER), settings, 1 << 30)
+    mine = harness.credentials(trusted, Role.WORKER)
+    agent = Agent(server.address, "worker-0", mine, settings, 1 << 30)
     running = asyncio.create_task(agent.run(10))
     try:
-        yield World(agent, driver)
+        yield World(agent, server)
     finally:
-        exchange.close("enough")
+        server.exchange.close("enough")
         await asyncio.wait_for(running, 10)
-        await server.stop(0)
+        await server.stop()
 
 
 def descriptors() -> int:

@@ -6,79 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import exchange_harness as harness
 import grpc
 import grpc.aio
 import pytest
-from fedkube_server import states
-from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer, Driver, NewTask
-from fedkube_server.exchange import Exchange
+from exchange_harness import Server
+from fedkube_server.driver import Answer
 
-from fedkube.core.tasks import Dispatcher
 from fedkube.pki.authority import Authority
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
-from fedkube.wire.channels import Credentials
 from fedkube.wire.control import ControlClient
-from fedkube.wire.identity import Identity, Role
+from fedkube.wire.identity import Role
 from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, PROTOCOL
 from fedkube.wire.tensors import digest
 
-RUN = "run-1"
 SOON = timedelta(hours=1)
 MODEL = bytes(range(256)) * 20_000  # five frames
-
-
-class Nothing:
-    """A recorder for servers that record nothing."""
-
-    def snapshot(self, seen, running, workers):
-        return pb.Snapshot(state="Running", running=running, workers=workers), seen
-
-
-class Server:
-    """An exchange without an app: tests submit tasks to its driver and see their outcomes."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self.store = BlobStore()
-        self.driver = Driver(
-            asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, self.store)
-        )
-        self.broken: list[str] = []
-        self.stopped: list[tuple[str, bool]] = []
-        self.outcomes: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
-        self.exchange = Exchange(
-            RUN,
-            self.driver,
-            Nothing(),
-            lambda: pb.Welcome(run=RUN, cache_bytes=1 << 20),
-            self.broken.append,
-            lambda reason, broken: self.stopped.append((reason, broken)),
-        )
-        self.driver.changed = self.exchange.changed
-        self.server, self.port = channels.serve(
-            "127.0.0.1:0", credentials, self.exchange.handlers()
-        )
-
-    def submit(self, number: int, data: bytes = MODEL, admit=lambda answer: None) -> None:
-        content = pb.Content()
-        entry = content.records.add(name="arrays").arrays.items.add(
-            name="w", dtype="uint8", shape=[len(data)], stype="numpy.ndarray"
-        )
-        entry.blob = 0
-        task = NewTask(
-            id=number,
-            client=number,
-            frame=pb.Task(id=number, content=content),
-            blobs=[self.store.put(memoryview(data))],
-            admit=admit,
-            settled=lambda outcome: self.outcomes.put_nowait((number, outcome)),
-            expires_in_s=60,
-        )
-        self.driver.submit([task])
-
-    async def outcome(self) -> tuple[int, object]:
-        return await asyncio.wait_for(self.outcomes.get(), 10)
 
 
 class Worker:
@@ -136,34 +80,28 @@ class Worker:
 @pytest.fixture
 def world():
     """Start a server, and make channels with certificates of any kind to it."""
-    authority = Authority("test", datetime.now(UTC), SOON)
-
-    def credentials(role, name, run=RUN, by=authority, hosts=()) -> Credentials:
-        uri = Identity(run, role, name).uri()
-        certificate, key = by.issue(name, uri, hosts, server=role is Role.SERVER)
-        return Credentials(authority.certificate(), certificate, key)
+    trusted = harness.authority()
 
     @asynccontextmanager
     async def open_world() -> AsyncIterator[tuple[Server, object]]:
-        server = Server(credentials(Role.SERVER, "s", hosts=["127.0.0.1"]))
-        await server.server.start()
+        server = Server(harness.credentials(trusted, Role.SERVER))
+        await server.start()
         opened = []
 
-        def channel(name="worker-0", role=Role.WORKER, run=RUN, by=authority, before=None):
+        def channel(name="worker-0", role=Role.WORKER, run=harness.RUN, by=None, before=None):
             if before is not None:
-                before(by)
-            mine = credentials(role, name, run, by)
-            made = channels.connect(f"127.0.0.1:{server.port}", mine)
-            opened.append(made)
-            return made
+                before(trusted)
+            mine = harness.credentials(trusted, role, name, run, by)
+            opened.append(channels.connect(server.address, mine))
+            return opened[-1]
 
-        channel.credentials = credentials
+        channel.trusted = trusted
         try:
             yield server, channel
         finally:
             for each in opened:
                 await each.close()
-            await server.server.stop(0)
+            await server.stop()
 
     return open_world
 
@@ -198,15 +136,13 @@ def refused(world, connect, hello=None):
 
 def test_a_worker_of_this_run_is_let_in(world):
     async def scenario(server, channel):
-        assert (await Worker(channel()).hello()).run == RUN
+        assert (await Worker(channel()).hello()).run == harness.RUN
 
     in_world(world, scenario)
 
 
 def test_plaintext_is_refused(world):
-    code, _ = refused(
-        world, lambda _, server: grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
-    )
+    code, _ = refused(world, lambda _, server: grpc.aio.insecure_channel(server.address))
     assert code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -237,7 +173,7 @@ def test_a_worker_of_another_run_is_refused(world):
 def test_an_operator_is_no_worker(world):
     code, why = refused(world, lambda channel, _: channel(role=Role.OPERATOR))
     assert code is grpc.StatusCode.PERMISSION_DENIED
-    assert "a operator may not call this" in why
+    assert "of role operator, which may not call this" in why
 
 
 def test_a_worker_says_hello_in_its_own_name(world):
@@ -274,8 +210,8 @@ def test_a_worker_may_not_follow_or_stop_the_run(world):
 
 def test_an_operator_follows_and_stops_the_run(world):
     async def scenario(server, channel):
-        credentials = channel.credentials(Role.OPERATOR, "o")
-        control = ControlClient(f"127.0.0.1:{server.port}", credentials)
+        credentials = harness.credentials(channel.trusted, Role.OPERATOR, "o")
+        control = ControlClient(server.address, credentials)
         async for snapshot in control.watch():
             assert snapshot.state == "Running"
             break
@@ -293,7 +229,7 @@ def test_a_task_goes_out_and_its_reply_counts(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1)
+        server.submit(1, MODEL)
         task, data = await worker.task()
         assert data == MODEL
         await worker.reply(task, MODEL[::-1])
@@ -311,8 +247,8 @@ def test_arrays_that_a_worker_has_are_not_sent_again(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1)
-        server.submit(2)
+        server.submit(1, MODEL)
+        server.submit(2, MODEL)
         task, data = await worker.task()
         assert len(data) == len(MODEL)
         await worker.reply(task, MODEL, held=True)
@@ -333,7 +269,7 @@ def test_a_reply_that_is_not_admitted_does_not_count(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1, admit=lambda answer: "it is not nice")
+        server.submit(1, MODEL, admit=lambda answer: "it is not nice")
         task, _ = await worker.task()
         await worker.reply(task, b"x" * 300_000)
         await worker.data(b"x" * 300_000)
@@ -348,7 +284,7 @@ def test_a_second_reply_and_one_of_an_old_attempt_do_not_count(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1)
+        server.submit(1, MODEL)
         task, _ = await worker.task()
         stale = pb.Task()
         stale.CopyFrom(task)
@@ -360,7 +296,7 @@ def test_a_second_reply_and_one_of_an_old_attempt_do_not_count(world):
         await worker.reply(task, MODEL, held=True)
         assert "nobody waits" in (await worker.control()).settled.refused
         await server.outcome()
-        assert server.outcomes.empty()
+        assert server.silent
 
     in_world(world, scenario)
 
@@ -369,7 +305,7 @@ def test_a_worker_lost_in_the_middle_of_its_reply_leaves_nothing(world):
     async def scenario(server, channel):
         first = Worker(channel())
         await first.hello()
-        server.submit(1)
+        server.submit(1, MODEL)
         task, _ = await first.task()
         await first.reply(task, MODEL)
         await first.call.write(next(frames.data(1, memoryview(MODEL))))
@@ -390,7 +326,7 @@ def test_a_newer_session_of_the_same_worker_fences_the_older(world):
     async def scenario(server, channel):
         older = Worker(channel())
         await older.hello()
-        server.submit(1)
+        server.submit(1, MODEL)
         task, _ = await older.task()
         newer = Worker(channel())
         await newer.hello()
@@ -399,7 +335,7 @@ def test_a_newer_session_of_the_same_worker_fences_the_older(world):
         with contextlib.suppress(grpc.aio.AioRpcError):  # the server may have hung up already
             await older.reply(task, MODEL, held=True)
         await older.how_it_ended()
-        assert server.outcomes.empty()
+        assert server.silent
         await newer.reply(again, MODEL, held=True)
         assert isinstance((await server.outcome())[1], Answer)
         assert server.driver.workers == 1
@@ -438,13 +374,13 @@ def test_a_request_that_crosses_a_cancellation_is_ignored(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1)
+        server.submit(1, MODEL)
         old, _ = await worker.task()
         server.driver.withdraw([1], pb.Failure.WITHDRAWN, "enough")
         assert (await worker.control()).HasField("cancel")
         need = pb.Need(task=old.id, attempt=old.attempt, blobs=[old.blobs[0].id])
         await worker.send(need=need)
-        server.submit(2)
+        server.submit(2, MODEL)
         task, data = await worker.task()
         assert (task.id, data) == (2, MODEL)
 
@@ -460,23 +396,11 @@ def test_a_message_too_large_to_send_fails_and_the_worker_goes_on(world):
         for number in range(1200):
             configs = content.records.add(name=str(number)).configs
             configs.items.add(key="k", data=bytes(16_000))
-        server.driver.submit(
-            [
-                NewTask(
-                    id=1,
-                    client=1,
-                    frame=pb.Task(id=1, content=content),
-                    blobs=[],
-                    admit=lambda answer: None,
-                    settled=lambda outcome: server.outcomes.put_nowait((1, outcome)),
-                    expires_in_s=60,
-                )
-            ]
-        )
+        server.submit_content(1, content)
         _, outcome = await server.outcome()
         assert outcome.code == pb.Failure.REFUSED
         assert "the message cannot be sent" in outcome.reason
-        server.submit(2)
+        server.submit(2, MODEL)
         assert (await worker.control()).task.id == 2
 
     in_world(world, scenario)
@@ -489,7 +413,7 @@ def test_a_check_that_breaks_costs_the_reply_and_not_the_worker(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1, admit=broken)
+        server.submit(1, MODEL, admit=broken)
         task, _ = await worker.task()
         await worker.reply(task, MODEL, held=True)
         _, outcome = await server.outcome()
@@ -521,7 +445,7 @@ def breaks(world, misdeed) -> str:
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
-        server.submit(1)
+        server.submit(1, MODEL)
         task, _ = await worker.task()
         await misdeed(worker, task)
         code, why = await worker.how_it_ended()
@@ -632,10 +556,9 @@ def test_two_replies_at_once(world):
 
 def test_a_message_over_the_cap(world):
     async def scenario(server, channel):
-        credentials = channel.credentials(Role.WORKER, "worker-0").client()
+        credentials = harness.credentials(channel.trusted, Role.WORKER).client()
         unlimited = [("grpc.max_send_message_length", -1)]
-        address = f"127.0.0.1:{server.port}"
-        async with grpc.aio.secure_channel(address, credentials, options=unlimited) as wide:
+        async with grpc.aio.secure_channel(server.address, credentials, options=unlimited) as wide:
             worker = Worker(wide)
             await worker.hello()
             await worker.call.write(bytes([frames.CONTROL]) + bytes(CONTROL_BYTES + 100))

@@ -93,5 +93,6 @@ def test_a_positive_weight_is_admitted(weight):
 
 def test_where_no_arrays_are_expected_only_the_weight_counts():
     rules = Expected(None, "n")
-    assert refusal(rules, [{"anything": (9,)}, {}], {"n": 1}, "anything") is None
+    assert refusal(rules, [{"anything": (9,)}, {}], {"n": 1}, None) is None
+    assert refusal(rules, [{"w": (9,)}], {"n": 1}, "w") == "array 'w' holds NaN or infinity"
     assert refusal(rules, [], {}, None) == "its metrics lack 'n', the weight of the average"

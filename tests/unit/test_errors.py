@@ -11,7 +11,6 @@ from fedkube.core.errors import Exit, FedKubeError
 CODES = {
     "Usage": 2,
     "AppInvalid": 3,
-    "RunFailed": 4,
     "Environment": 5,
     "Rejected": 1,
     "FedKubeError": 1,

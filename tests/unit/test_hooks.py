@@ -34,9 +34,6 @@ class Idle:
     clients = 10**6
     central = False
 
-    def unfit(self, _, __, replies):
-        return [None] * len(replies)
-
     def __getattr__(self, _):
         return lambda *_, **__: None
 

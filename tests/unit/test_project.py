@@ -283,3 +283,14 @@ def test_an_app_without_config_says_so():
     with pytest.raises(Usage) as raised:
         project.merge({}, {"lr": 1})
     assert raised.value.hint == "the app's keys are: none at all"
+
+
+def test_a_file_that_may_not_be_read_is_said_to_be_so(write_app, monkeypatch):
+    folder = write_app("")
+
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", forbidden)
+    with pytest.raises(AppInvalid, match=r"cannot read .*pyproject.toml: Permission denied"):
+        project.read(folder)

@@ -11,7 +11,7 @@ import safetensors.numpy
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store.history import Round
-from fedkube.store.run_folder import Model, RunFolder, serialise
+from fedkube.store.run_folder import Model, RunFolder, render_history, serialise
 
 ARRAYS = {"b": np.arange(3, dtype="f4"), "a": np.ones((2, 2))}
 
@@ -94,7 +94,7 @@ def test_before_the_first_round_the_history_is_empty(folder):
 
 def test_both_histories_are_written(folder):
     rounds = [Round(1, 2.0, server={"a": 1})]
-    folder.write_history("run", rounds)
+    folder.write_rendered(render_history("run", rounds))
     assert folder.read_history() == rounds
     assert (folder.path / "history.csv").read_text() == "round,seconds,server.a\n1,2.000000,1.0\n"
 

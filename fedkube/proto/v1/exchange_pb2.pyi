@@ -184,7 +184,7 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[_Union[Failure.Code, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("task", "attempt", "content", "failure", "state", "blobs", "created_at", "ttl", "compute_s")
+    __slots__ = ("task", "attempt", "content", "failure", "state", "blobs", "created_at", "ttl")
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -193,7 +193,6 @@ class Reply(_message.Message):
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
-    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     task: int
     attempt: int
     content: Content
@@ -202,8 +201,7 @@ class Reply(_message.Message):
     blobs: _containers.RepeatedCompositeFieldContainer[Blob]
     created_at: float
     ttl: float
-    compute_s: float
-    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., compute_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ...) -> None: ...
 
 class AppBroken(_message.Message):
     __slots__ = ("traceback",)

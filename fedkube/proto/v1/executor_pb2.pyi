@@ -56,7 +56,7 @@ class Execute(_message.Message):
     def __init__(self, task: _Optional[_Union[_exchange_pb2.Task, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[NewSegment, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Executed(_message.Message):
-    __slots__ = ("content", "failure", "state", "places", "segment_nbytes", "created_at", "ttl", "compute_s")
+    __slots__ = ("content", "failure", "state", "places", "segment_nbytes", "created_at", "ttl")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -64,7 +64,6 @@ class Executed(_message.Message):
     SEGMENT_NBYTES_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
-    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     content: _exchange_pb2.Content
     failure: _exchange_pb2.Failure
     state: _exchange_pb2.Content
@@ -72,5 +71,4 @@ class Executed(_message.Message):
     segment_nbytes: int
     created_at: float
     ttl: float
-    compute_s: float
-    def __init__(self, content: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ..., failure: _Optional[_Union[_exchange_pb2.Failure, _Mapping]] = ..., state: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segment_nbytes: _Optional[int] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., compute_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, content: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ..., failure: _Optional[_Union[_exchange_pb2.Failure, _Mapping]] = ..., state: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segment_nbytes: _Optional[int] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ...) -> None: ...

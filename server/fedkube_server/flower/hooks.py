@@ -173,6 +173,8 @@ def _guard_replies(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Flower's own aggregation: replies that are unfit for it become errors."""
+    if not tracker.unchecked(method):
+        return method(*args, **kwargs)
     call = _Call(method, args, kwargs)
     replies = list(call[_REPLIES])
     fit = [(each.metadata.src_node_id, each.content) for each in replies if each.has_content()]
@@ -191,6 +193,8 @@ def _guard_results(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """The same for the older API."""
+    if not tracker.unchecked(method):
+        return method(*args, **kwargs)
     call = _Call(method, args, kwargs)
     results = call[_REPLIES]
     contents = [(getattr(proxy, "node_id", 0), legacy_content(fit)) for proxy, fit in results]

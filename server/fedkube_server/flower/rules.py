@@ -12,7 +12,7 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
 from fedkube.app.arrays import WireArray
 from fedkube.app.records import decode
-from fedkube.core.admission import Expected, Shape, not_finite, refusal
+from fedkube.core.admission import Expected, Shape, refusal
 from fedkube_server.driver import Answer
 
 # Flower's strategies that take replies' bytes as they are, and have an encoding of their own.
@@ -57,8 +57,9 @@ def admission(
     """
     if not is_flowers(strategy, aggregation):
         return admit_anything
+    inner = getattr(strategy, "strategy", strategy)
     trains = aggregation in ("aggregate_train", "aggregate_fit")
-    averaged = trains and _module(strategy, aggregation) not in _NOT_AVERAGED
+    averaged = trains and averages(getattr(type(inner), aggregation))
     expected = Expected(
         arrays=_shapes(sent) if averaged and sent is not None else None,
         weight_key=weight_key(strategy, aggregation),
@@ -66,7 +67,7 @@ def admission(
 
     def admit(answer: Answer) -> str | None:
         answer.records = decode(answer.reply.content, answer.blobs)
-        return _refusal(expected, answer.records)
+        return _refusal(expected, answer.records, averaged=averaged)
 
     return admit
 
@@ -81,21 +82,19 @@ def unfit(contents: Sequence[RecordDict], sent: RecordDict | None, key: str) -> 
     if shapes is not None and not any(shapes in _all_shapes(each) for each in contents):
         shapes = None
     strict = Expected(arrays=shapes, weight_key=key)
-    return [_refusal(strict, each, always_finite=True) for each in contents]
+    return [_refusal(strict, each, averaged=True) for each in contents]
 
 
-def _refusal(expected: Expected, records: RecordDict, *, always_finite: bool = False) -> str | None:
+def _refusal(expected: Expected, records: RecordDict, *, averaged: bool) -> str | None:
     metrics: dict[str, object] = {}
     for record in records.metric_records.values():
         metrics |= dict(record)
-    averaged = expected.arrays is not None
-    foreign = _not_numpy(records) if averaged or always_finite else None
+    if not averaged:
+        return refusal(expected, [], metrics, None)
+    foreign = _not_numpy(records)
     if foreign is not None:
         return f"array {foreign!r} is not serialised as NumPy's, so it cannot be averaged"
-    bad = _not_finite(records) if averaged or always_finite else None
-    if bad is not None and not averaged:
-        return not_finite(bad)
-    return refusal(expected, _all_shapes(records) if averaged else [], metrics, bad)
+    return refusal(expected, _all_shapes(records), metrics, _not_finite(records))
 
 
 def _all_shapes(records: RecordDict) -> list[dict[str, Shape]]:
@@ -114,11 +113,6 @@ def is_flowers(strategy: object, aggregation: str) -> bool:
         return False
     method = getattr(type(strategy), aggregation, None)
     return getattr(method, "__module__", "").startswith("flwr.")
-
-
-def _module(strategy: object, aggregation: str) -> str:
-    inner = getattr(strategy, "strategy", strategy)
-    return str(getattr(type(inner), aggregation).__module__).rpartition(".")[2]
 
 
 def weight_key(strategy: object, aggregation: str) -> str:

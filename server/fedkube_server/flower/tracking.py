@@ -18,6 +18,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedkube.app.arrays import WireArray
+from fedkube.app.tracebacks import headline
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
@@ -99,20 +100,25 @@ class Tracker:
         with self._lock:
             self._declared = _Declared(name, strategy, aggregation, phase, messages)
 
+    def unchecked(self, aggregation: Callable[..., Any]) -> bool:
+        """Whether the replies that this method of Flower's is given still have to be checked.
+
+        They were as they came, unless an app's own code was to get them first.
+        """
+        with self._lock:
+            declared = self._declared
+        return declared is not None and not declared.checked and averages(aggregation)
+
     def unfit(
         self,
         strategy: object,
         aggregation: Callable[..., Any],
         replies: Sequence[tuple[int, RecordDict]],
     ) -> list[str | None]:
-        """Why each of the replies (node id, content) may not be averaged; None for those that may.
-
-        For replies that were not checked as they came, since an app's own code was to get them.
-        """
+        """Why each of the replies (node id, content) may not be averaged, or None."""
         with self._lock:
             declared = self._declared
-        if declared is None or declared.checked or not averages(aggregation):
-            return [None] * len(replies)
+        assert declared is not None, "only asked where replies are unchecked"
         key = weight_key(strategy, aggregation.__name__)
         reasons = unfit([content for _, content in replies], declared.sent, key)
         for (node, _), reason in zip(replies, reasons, strict=True):
@@ -172,8 +178,7 @@ class Tracker:
         """A round that nobody trained in: the next would start from where this one did."""
         if phase.failures:
             reason = phase.failures[0].reason
-            headline = reason.strip().splitlines()[-1] if reason.strip() else "no reason given"
-            message = f"all {phase.asked} clients of a round failed: {headline}"
+            message = f"all {phase.asked} clients of a round failed: {headline(reason)}"
         else:
             reason = self.unsent
             message = f"none of the {phase.asked} messages of a round could be sent: {reason}"

@@ -1,0 +1,111 @@
+"""An exchange over real sockets without an app: tests submit tasks and see their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+from fedkube_server import states
+from fedkube_server.blobs import BlobStore
+from fedkube_server.driver import Driver, NewTask
+from fedkube_server.exchange import Exchange
+
+from fedkube.core.tasks import Dispatcher
+from fedkube.pki.authority import Authority
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import channels
+from fedkube.wire.channels import Credentials
+from fedkube.wire.identity import Identity, Role
+
+RUN = "run-1"
+
+
+def authority() -> Authority:
+    return Authority("test", datetime.now(UTC), timedelta(hours=1))
+
+
+def credentials(trusted, role, name="worker-0", run=RUN, by=None) -> Credentials:
+    """A certificate by ``by`` (or the trusted authority) for someone who trusts ``trusted``."""
+    serves = role is Role.SERVER
+    uri = Identity(run, role, name).uri()
+    certificate, key = (by or trusted).issue(
+        name, uri, ["127.0.0.1"] if serves else [], server=serves
+    )
+    return Credentials(trusted.certificate(), certificate, key)
+
+
+class _Nothing:
+    """A recorder for servers that record nothing."""
+
+    def snapshot(self, seen, running, workers):
+        return pb.Snapshot(state="Running", running=running, workers=workers), seen
+
+
+class Server:
+    """Bound to a free port; ``start`` and ``stop`` it. Needs a running event loop."""
+
+    def __init__(self, mine: Credentials, run_config: pb.Values | None = None) -> None:
+        self.store = BlobStore()
+        self.driver = Driver(
+            asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, self.store)
+        )
+        self.broken: list[str] = []
+        self.stopped: list[tuple[str, bool]] = []
+        self._outcomes: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
+        self.exchange = Exchange(
+            RUN,
+            self.driver,
+            _Nothing(),
+            lambda: pb.Welcome(run=RUN, flower_run=3, run_config=run_config, cache_bytes=1 << 30),
+            self.broken.append,
+            lambda reason, broken: self.stopped.append((reason, broken)),
+        )
+        self.driver.changed = self.exchange.changed
+        self._server, port = channels.serve("127.0.0.1:0", mine, self.exchange.handlers())
+        self.address = f"127.0.0.1:{port}"
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(0)
+
+    def submit(
+        self, number: int, *arrays: bytes, dtype: str = "uint8", admit=lambda answer: None
+    ) -> None:
+        """A train message with these arrays for client ``number``."""
+        size = {"uint8": 1, "float32": 4}[dtype]
+        content = pb.Content()
+        record = content.records.add(name="arrays")
+        for index, data in enumerate(arrays):
+            entry = record.arrays.items.add(name=f"w{index}", dtype=dtype, blob=index)
+            entry.shape.append(len(data) // size)
+            entry.stype = "numpy.ndarray"
+        self.submit_content(number, content, [*map(memoryview, arrays)], admit)
+
+    def submit_content(
+        self, number: int, content: pb.Content, blobs=(), admit=lambda answer: None
+    ) -> None:
+        frame = pb.Task(
+            id=number, node=5, message_id=f"m{number}", message_type="train", content=content,
+            created_at=time.time(), ttl=100, seed=1,
+        )  # fmt: skip
+        task = NewTask(
+            id=number,
+            client=number,
+            frame=frame,
+            blobs=[self.store.put(data) for data in blobs],
+            admit=admit,
+            settled=lambda outcome: self._outcomes.put_nowait((number, outcome)),
+            expires_in_s=60,
+        )
+        self.driver.submit([task])
+
+    async def outcome(self) -> tuple[int, object]:
+        return await asyncio.wait_for(self._outcomes.get(), 20)
+
+    @property
+    def silent(self) -> bool:
+        """Whether no further outcome has come."""
+        return self._outcomes.empty()
