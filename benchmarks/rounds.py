@@ -69,7 +69,8 @@ def _fedkube(
         done = subprocess.run(
             [
                 *(str(Path(sys.executable).parent / "fedkube"), "run", str(ECHO)),
-                *("--clients", str(clients), "-c", config, "--out", str(out)),
+                *("--clients", str(clients), "--workers", str(clients)),
+                *("-c", config, "--out", str(out)),
                 *("--json", "--no-progress", "--checkpoint-every", "1", "--keep-checkpoints", "1"),
             ],
             capture_output=True,

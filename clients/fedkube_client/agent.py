@@ -1,7 +1,9 @@
-"""The agent: one stream to the server, one executor, one client served at a time.
+"""The agent: one stream to the server, one executor, clients served one after the other.
 
-It says when it is free, is given a task, fetches the arrays it lacks, has the executor handle the
-message, and sends the reply. The app's code never runs in this process.
+It says when it is free, is given a task for some clients, fetches the arrays it lacks, has the
+executor make the calls, and sends their replies, or keeps the sum of their updates until it is
+asked for. The app's code never runs in this process. A cut of the stream interrupts nothing: both
+ends say what they have, and go on.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+import time
+import uuid
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,12 +23,14 @@ from fedkube import __version__
 from fedkube.core.errors import AppInvalid, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
-from fedkube.wire import channels, frames
+from fedkube.wire import channels, contents, frames
 from fedkube.wire.limits import MAX_REPLY_BYTES, PROTOCOL
-from fedkube.wire.tensors import digest
-from fedkube.wire.transfers import Incoming, check_announced
+from fedkube.wire.transfers import Incoming, Progress, check_announced
 from fedkube_client.executor import AppSettings, Ended, Executor
 from fedkube_client.segments import Segment, SegmentCache, layout
+from fedkube_client.stream import Stream
+from fedkube_client.sums import HeldSum
+from fedkube_client.uploads import Upload, Uploads
 
 log = logging.getLogger("fedkube.client")
 
@@ -39,34 +43,26 @@ _LOAD_TRIES = 3
 
 @dataclass(slots=True)
 class _Work:
-    """The task that this worker has."""
+    """The assignment that this worker has."""
 
     task: pb.Task
     segment: Segment | None = None
     entries: list[tuple[bytes, int, int]] = field(default_factory=list)
+    incoming: Incoming = field(default_factory=Incoming)
     whole: asyncio.Event = field(default_factory=asyncio.Event)
-    cancelled: bool = False
+    cancelled: set[int] = field(default_factory=set)
     executing: bool = False
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for any of its calls."""
+        return all(call.id in self.cancelled for call in self.task.calls)
 
     def close(self) -> None:
         """Give back what was received for a task that was not executed."""
         if self.segment is not None:
             self.segment.close()
             self.segment = None
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """A reply, and views of the arrays that have to be sent with it, in their segment."""
-
-    reply: pb.Reply
-    views: list[memoryview] = field(default_factory=list)
-    segment: Segment | None = None
-
-    def close(self) -> None:
-        self.views.clear()
-        if self.segment is not None:
-            self.segment.close()
 
 
 class Refused(Exception):
@@ -88,27 +84,37 @@ class Agent:
         self.name = name
         self._credentials = credentials
         self._app = app
+        self._incarnation = uuid.uuid4().hex
         self._executor: Executor | None = None
         self._cache = SegmentCache(cache_bytes)
         self._dropped: list[int] = []
-        self._replies = 0
+        self._tasks: asyncio.Queue[_Work] = asyncio.Queue()
+        self._work: _Work | None = None
+        self._idle = False
+        self._uploads = Uploads()
+        self._settled = asyncio.Event()
+        self._sums: dict[int, HeldSum] = {}
+        self._app_broken = ""
+        self._stream: Stream | None = None
+        self._serving: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------- connections
 
     async def run(self, give_up_s: float) -> None:
         """Serve until the server says goodbye; Refused if it will not have us.
 
-        A lost connection is made again, after waits that grow and vary; the server has given our
-        task to another by then. Without a server for ``give_up_s`` seconds, this ends too.
+        A lost connection is made again, after waits that grow and vary; what was going on goes on
+        meanwhile. Without a server for ``give_up_s`` seconds, this ends.
         """
         loop = asyncio.get_running_loop()
         last_seen = loop.time()
         tries = 0
         try:
             while True:
-                session = _Session(self)
+                stream = Stream(self)
                 try:
-                    if await session.serve(channels.connect(self._address, self._credentials)):
+                    channel = channels.connect(self._address, self._credentials)
+                    if await stream.serve(channel, self._hello()):
                         return
                 except grpc.aio.AioRpcError as error:
                     if error.code() in (
@@ -118,14 +124,70 @@ class Agent:
                         raise Refused(error.details() or "refused") from None
                 except Rejected as error:
                     log.warning("the server broke a rule of the exchange: %s", error.message)
-                if session.greeted:
+                finally:
+                    self._stream = None
+                if stream.greeted:
                     last_seen, tries = loop.time(), 0
                 if loop.time() - last_seen > give_up_s:
                     raise Refused(f"no server at {self._address} for {give_up_s:g} s")
                 tries += 1
                 await asyncio.sleep(min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0))  # noqa: S311
         finally:
-            self.close()
+            await self._end()
+
+    def _hello(self) -> pb.Hello:
+        return pb.Hello(
+            protocol=PROTOCOL,
+            worker=self.name,
+            version=__version__,
+            incarnation=self._incarnation,
+            assignments=self._assignments(),
+            held=[call for held in self._sums.values() for call in held.calls],
+        )
+
+    def _assignments(self) -> list[int]:
+        """Those that the server has not had the whole reply to."""
+        replies = (each.frame for each in self._uploads if isinstance(each.frame, pb.Reply))
+        begun = [self._work.task.assignment] if self._work else []
+        return begun + [reply.assignment for reply in replies]
+
+    def greeted(self, stream: Stream, welcome: pb.Welcome) -> None:
+        """The server has us: say what we have, and go on."""
+        self._stream = stream
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve(welcome))
+            self._serving.add_done_callback(lambda _: self._hang_up())
+            return
+        for upload in self._uploads:
+            upload.asked = True
+            self._send(upload.announcement())
+        if self._work is not None:
+            self._ask(self._work, self._work.incoming.wants())
+        if self._app_broken:
+            self._tell_app_broken()
+        elif self._idle:
+            self._ready()
+
+    def _hang_up(self) -> None:
+        """Serving has ended by an error: so does the agent."""
+        if self._stream is not None:
+            self._stream.hang_up()
+
+    def check(self) -> None:
+        """Raise what serving has ended by."""
+        if self._serving is not None and self._serving.done():
+            self._serving.result()
+
+    async def _end(self) -> None:
+        if self._work is not None and self._work.executing:
+            self.interrupt("the connection to the server ended")
+        if self._serving is not None:
+            self._serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._serving
+        if self._work is not None:
+            self._work.close()
+        self.close()
 
     def close(self) -> None:
         """End the executor and free the cache."""
@@ -134,52 +196,64 @@ class Agent:
             self._executor = None
         self._cache.close()
 
-    # ------------------------------------------------------------- the executor
+    def _send(self, frame: bytes) -> None:
+        if self._stream is not None:
+            self._stream.send(frame)  # without a stream, the next Hello makes up for it
 
-    async def warm(self, welcome: pb.Welcome) -> Executor:
-        """An executor with the app loaded; AppInvalid if it cannot be loaded."""
-        self._cache.limit = welcome.cache_bytes or self._cache.limit
-        request = xpb.Load(
-            app_dir=str(self._app.folder),
-            component=self._app.component,
-            flower_run=welcome.flower_run,
-            run_config=welcome.run_config,
-        )
-        if self._executor is not None and not self._executor.usable:
-            self.discard_executor()
-        tries = 0
-        while self._executor is None:
-            # Started here and not on a thread: the kernel ends it with the thread that made it.
-            executor = Executor(self._app)
-            try:
-                await asyncio.to_thread(executor.load, request)
-                self._executor = executor
-            except Ended as ended:
-                tries += 1
-                if tries == _LOAD_TRIES or ended.failure.code != pb.Failure.KILLED:
-                    reason = f"{ended.failure.reason}, while it loaded the ClientApp"
-                    raise AppInvalid(reason, details=reason) from None
-            finally:
-                if self._executor is not executor:
-                    executor.close()
-        return self._executor
+    # ------------------------------------------------------------- what the server says
 
-    def discard_executor(self) -> None:
-        """The process is gone, and with it what it had mapped."""
-        if self._executor is not None:
-            self._executor.close()
-            self._executor = None
-            self._dropped = []
+    def receive(self, frame: bytes) -> bool:
+        """Take a frame; True if it is the goodbye. Rejected if it breaks a rule."""
+        if frames.is_data(frame):
+            for part in frames.read_data(frame):
+                self._data(*part)
+            return False
+        message = frames.read_control(frame, pb.ServerFrame)
+        match message.WhichOneof("kind"):
+            case "task":
+                self._begin(message.task)
+            case "cancel":
+                self._cancel(message.cancel)
+            case "settled":
+                self._note(message.settled)
+            case "need":
+                self._give(message.need)
+            case "flush":
+                self._flush()
+            case "goodbye":
+                return True
+            case other:
+                raise Rejected(f"frame {other!r} does not belong here")
+        return False
 
-    def interrupt(self, because: str) -> None:
-        """End what the executor is doing by ending it."""
-        if self._executor is not None:
-            self._executor.kill(because)
+    def _data(self, number: int, offset: int, data: memoryview) -> None:
+        work = self._work
+        if work is None:
+            return
+        match work.incoming.write(number, offset, data):
+            case Progress.CORRUPT:
+                log.warning("an array came with a wrong digest: asked again")
+                self._ask(work, [pb.Want(blob=number, offset=0)])
+            case Progress.WHOLE:
+                if not work.incoming.waiting:
+                    work.whole.set()
 
-    # ------------------------------------------------------------- arrays
+    def _begin(self, task: pb.Task) -> None:
+        if self._work is not None:
+            raise Rejected("a task came before the one before it was done")
+        self._idle = False
+        self._work = work = _Work(task)
+        asked = self._prepare(work)
+        self._ask(work, asked)
+        self._tasks.put_nowait(work)
 
-    def prepare(self, work: _Work, incoming: Incoming) -> list[int]:
-        """Make room for the arrays that are missing; the ids of those that have to be asked for."""
+    def _ask(self, work: _Work, wants: list[pb.Want]) -> None:
+        if wants:
+            need = pb.Need(of=work.task.assignment, wants=wants)
+            self._send(frames.control(pb.WorkerFrame(need=need)))
+
+    def _prepare(self, work: _Work) -> list[pb.Want]:
+        """Make room for the arrays that are missing; those that have to be asked for."""
         task = work.task
         check_announced(task.blobs, MAX_REPLY_BYTES)
         places = {blob.digest: self._cache.find(blob.digest) for blob in task.blobs}
@@ -195,13 +269,154 @@ class Agent:
         work.segment = Segment.create(size)
         for blob, offset in zip(blobs, offsets, strict=True):
             work.entries.append((blob.digest, offset, blob.nbytes))
-            incoming.expect(blob, work.segment.view[offset : offset + blob.nbytes])
-        if not incoming.waiting:
+            work.incoming.expect(blob, work.segment.sink(offset))
+        if not work.incoming.waiting:
             work.whole.set()
-        return [blob.id for blob in blobs if blob.held and blob.nbytes]
+        return [pb.Want(blob=blob.id) for blob in blobs if blob.held and blob.nbytes]
 
-    async def execute(self, work: _Work, executor: Executor) -> _Outgoing:
-        """Have the task's message handled; what has to be sent."""
+    def _cancel(self, cancel: pb.Cancel) -> None:
+        work = self._work
+        if work is None:
+            return
+        work.cancelled |= set(cancel.calls)
+        if work.task.assignment in cancel.assignments:
+            work.cancelled |= {call.id for call in work.task.calls}
+        if work.executing:
+            if self._executor is not None and self._executor.serving(work.task) in work.cancelled:
+                self.interrupt("the server no longer waits for this client")
+        elif work.unwanted:
+            work.incoming.forget([blob.id for blob in work.task.blobs])
+            work.whole.set()
+
+    def _note(self, settled: pb.Settled) -> None:
+        for refusal in settled.refused:
+            log.warning("the server did not count a reply: %s", refusal.reason)
+        self._uploads.settle(settled.upload)
+        self._settled.set()
+
+    def _give(self, need: pb.Need) -> None:
+        """Send what the server lacks of an upload."""
+        upload = self._uploads.find(need.of)
+        if upload is None:
+            return
+        for want in need.wants:
+            pieces = upload.pieces.get(want.blob)
+            if pieces is None or want.offset > sum(map(len, pieces)):
+                raise Rejected(f"blob {want.blob} was asked for and never offered")
+            if self._stream is not None:
+                self._stream.send_data(want.blob, pieces, want.offset)
+
+    def _flush(self) -> None:
+        """Send the sums of the clients served so far."""
+        for held in self._sums.values():
+            frame, pieces = held.export()
+            self._upload(self._uploads.add(frame, pieces, held.known))
+        self._sums.clear()
+
+    def _upload(self, upload: Upload) -> None:
+        self._send(upload.announcement())
+        if upload.frame.bytes_follow and self._stream is not None:
+            for blob, pieces in upload.pieces.items():
+                self._stream.send_data(blob, pieces, 0)
+
+    def _ready(self) -> None:
+        self._send(frames.control(pb.WorkerFrame(ready=pb.Ready())))
+
+    def _tell_app_broken(self) -> None:
+        broken = pb.AppBroken(traceback=self._app_broken)
+        self._send(frames.control(pb.WorkerFrame(app_broken=broken)))
+
+    # ------------------------------------------------------------- the work
+
+    async def _serve(self, welcome: pb.Welcome) -> None:
+        """Serve one assignment after the other; each begins with the executor being warm."""
+        while True:
+            try:
+                executor = await self._warm(welcome)
+            except AppInvalid as error:
+                self._app_broken = error.details
+                self._tell_app_broken()
+                return
+            while self._uploads.large > 1:
+                # The arrays of clients that were served must not pile up here.
+                self._settled.clear()
+                await self._settled.wait()
+            self._idle = True
+            self._ready()
+            work = await self._tasks.get()
+            await work.whole.wait()
+            if not work.unwanted:
+                await self._serve_one(work, executor)
+            work.close()
+            self._work = None
+
+    async def _serve_one(self, work: _Work, executor: Executor) -> None:
+        began = time.perf_counter()
+        try:
+            outcomes, views = await self._execute(work, executor)
+        except Ended as ended:
+            self._discard_executor()
+            outcomes, views = _unserved(work.task, ended), []
+        reply = pb.Reply(
+            assignment=work.task.assignment,
+            outcomes=outcomes,
+            seconds=time.perf_counter() - began,
+        )
+        if work.unwanted:
+            return
+        if work.task.HasField("fold"):
+            self._hold(work, reply, views)
+        used = _references(reply)
+        numbers = {old: new for new, old in enumerate(used)}
+        for outcome in reply.outcomes:
+            contents.renumber(outcome.content, numbers.__getitem__)
+            contents.renumber(outcome.state, numbers.__getitem__)
+        reply.blobs.extend(pb.Blob(nbytes=len(views[old])) for old in used)
+        known = {blob.digest for blob in work.task.blobs}
+        upload = self._uploads.add(reply, [[views[old]] for old in used], known)
+        try:
+            upload.announcement()
+        except Rejected as error:
+            self._uploads.settle(reply.upload)
+            failure = pb.Failure(code=pb.Failure.REFUSED, reason=error.message)
+            failed = [pb.Outcome(call=call.id, failure=failure) for call in work.task.calls]
+            reply = pb.Reply(assignment=work.task.assignment, outcomes=failed)
+            upload = self._uploads.add(reply, [], known)
+        self._work = None
+        self._upload(upload)
+
+    def _hold(self, work: _Work, reply: pb.Reply, views: list[memoryview]) -> None:
+        """Put the updates into the sum."""
+        task = work.task
+        held = self._sums.get(task.fold.id)
+        if held is None:
+            held = self._sums[task.fold.id] = HeldSum(task, self._views(task))
+        blobs = [pb.Blob(nbytes=len(view)) for view in views]
+        for outcome in reply.outcomes:
+            if outcome.call in work.cancelled or not outcome.HasField("content"):
+                continue
+            try:
+                reason = held.add(outcome, blobs, views)
+            except Rejected as error:
+                reason = error.message
+            if reason is not None:
+                code = pb.Failure.REFUSED
+                reason = f"the update was refused: {reason}"
+                outcome.failure.CopyFrom(pb.Failure(code=code, reason=reason))
+
+    def _views(self, task: pb.Task) -> list[memoryview]:
+        """The task's own arrays."""
+        views = []
+        for blob in task.blobs:
+            place = self._cache.find(blob.digest)
+            assert place is not None, "the task has just been served"
+            views.append(self._cache.view(place))
+        return views
+
+    async def _execute(
+        self, work: _Work, executor: Executor
+    ) -> tuple[list[pb.Outcome], list[memoryview]]:
+        """Have the task's calls made; their outcomes, and the arrays that these refer to."""
         task = work.task
         if work.segment is not None:
             self._cache.add(work.segment, work.entries)
@@ -223,192 +438,74 @@ class Agent:
             timer = loop.call_later(task.timeout_s, executor.kill, because)
         work.executing = True
         try:
-            return await asyncio.to_thread(self._execute, executor, request, segments)
+            executed, views = await asyncio.to_thread(executor.execute, request, segments)
         finally:
             work.executing = False
             if timer is not None:
                 timer.cancel()
+        return list(executed.outcomes), views
 
-    def _execute(
-        self, executor: Executor, request: xpb.Execute, segments: dict[int, tuple[int, int]]
-    ) -> _Outgoing:
-        """On a thread. Of arrays that the server itself sent us, only the digest goes back."""
-        executed, segment = executor.execute(request, segments)
-        task = request.task
-        reply = pb.Reply(task=task.id, attempt=task.attempt)
-        if executed.WhichOneof("outcome") == "failure":
-            reply.failure.CopyFrom(executed.failure)
-            return _Outgoing(reply)
-        reply.content.CopyFrom(executed.content)
-        reply.state.CopyFrom(executed.state)
-        reply.created_at, reply.ttl = executed.created_at, executed.ttl
-        known = {blob.digest for blob in task.blobs}
-        views = []
-        for place in executed.places:
-            assert segment is not None
-            view = segment.view[place.offset : place.offset + place.nbytes]
-            self._replies += 1
-            blob = reply.blobs.add(id=self._replies, digest=digest(view), nbytes=place.nbytes)
-            blob.held = blob.digest in known
-            if not blob.held:
-                views.append(view)
-        return _Outgoing(reply, views, segment)
+    # ------------------------------------------------------------- the executor
 
-
-class _Session:
-    """One connection of an agent to its server."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._incoming = Incoming()
-        self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=4)
-        self._work: _Work | None = None
-        self._tasks: asyncio.Queue[_Work | None] = asyncio.Queue()
-        self.greeted = False
-
-    async def serve(self, channel: Any) -> bool:
-        """Use the channel until it ends; True if the server said goodbye."""
-        async with channel:
-            call = channel.stream_stream(channels.SESSION)(self._frames())
-            hello = pb.Hello(protocol=PROTOCOL, worker=self._agent.name, version=__version__)
-            await self._send(pb.WorkerFrame(hello=hello))
-            worker: asyncio.Task[None] | None = None
+    async def _warm(self, welcome: pb.Welcome) -> Executor:
+        """An executor with the app loaded; AppInvalid if it cannot be loaded."""
+        self._cache.limit = welcome.cache_bytes or self._cache.limit
+        request = xpb.Load(
+            app_dir=str(self._app.folder),
+            component=self._app.component,
+            flower_run=welcome.flower_run,
+            run_config=welcome.run_config,
+            partitions=welcome.partitions,
+        )
+        if self._executor is not None and not self._executor.usable:
+            self._discard_executor()
+        tries = 0
+        while self._executor is None:
+            # Started here and not on a thread: the kernel ends it with the thread that made it.
+            executor = Executor(self._app)
             try:
-                async for frame in call:
-                    if worker is not None and worker.done():
-                        worker.result()
-                    if frames.is_data(frame):
-                        self._data(frame)
-                        continue
-                    message = frames.read_control(frame, pb.ServerFrame)
-                    match message.WhichOneof("kind"):
-                        case "welcome":
-                            self.greeted = True
-                            worker = asyncio.create_task(self._serve_tasks(message.welcome))
-                            worker.add_done_callback(lambda done: _cancel_if_failed(done, call))
-                        case "task":
-                            await self._begin(message.task)
-                        case "cancel":
-                            self._cancel(message.cancel)
-                        case "settled":
-                            self._note(message.settled)
-                        case "goodbye":
-                            return True
-                        case other:
-                            raise Rejected(f"frame {other!r} does not belong here")
-            except asyncio.CancelledError:
-                if worker is None or not worker.done():
-                    raise
-                worker.result()
+                await asyncio.to_thread(executor.load, request)
+                self._executor = executor
+            except Ended as ended:
+                tries += 1
+                if tries == _LOAD_TRIES or ended.failure.code != pb.Failure.KILLED:
+                    reason = f"{ended.failure.reason}, while it loaded the ClientApp"
+                    raise AppInvalid(reason, details=reason) from None
             finally:
-                await self._end(worker)
-        return False
+                if self._executor is not executor:
+                    executor.close()
+        return self._executor
 
-    async def _end(self, worker: asyncio.Task[None] | None) -> None:
-        if self._work is not None:
-            # The server gives the task to another; what we would send is not waited for.
-            self._work.cancelled = True
-            if self._work.executing:
-                self._agent.interrupt("the connection to the server ended")
-        self._tasks.put_nowait(None)
-        if worker is not None:
-            worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await worker
-        if self._work is not None:
-            self._work.close()
+    def _discard_executor(self) -> None:
+        """The process is gone, and with it what it had mapped."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+            self._dropped = []
 
-    # ------------------------------------------------------------- out
-
-    async def _frames(self) -> AsyncIterator[bytes]:
-        while (frame := await self._outgoing.get()) is not None:
-            yield frame
-
-    async def _send(self, message: pb.WorkerFrame) -> None:
-        await self._outgoing.put(frames.control(message))
-
-    # ------------------------------------------------------------- in
-
-    def _data(self, frame: bytes) -> None:
-        whole = self._incoming.write(*frames.read_data(frame))
-        if whole and self._work is not None and not self._incoming.waiting:
-            self._work.whole.set()
-
-    async def _begin(self, task: pb.Task) -> None:
-        work = _Work(task)
-        self._work = work
-        need = self._agent.prepare(work, self._incoming)
-        if need:
-            frame = pb.Need(task=task.id, attempt=task.attempt, blobs=need)
-            await self._send(pb.WorkerFrame(need=frame))
-        self._tasks.put_nowait(work)
-
-    def _cancel(self, cancel: pb.Cancel) -> None:
-        work = self._work
-        if work is None or (work.task.id, work.task.attempt) != (cancel.task, cancel.attempt):
-            return
-        work.cancelled = True
-        self._incoming.forget([blob.id for blob in work.task.blobs])
-        if work.executing:
-            self._agent.interrupt("the server no longer waits for this client")
-        work.whole.set()
-
-    def _note(self, settled: pb.Settled) -> None:
-        if settled.refused:
-            log.warning("the server did not count a reply: %s", settled.refused)
-
-    # ------------------------------------------------------------- the work
-
-    async def _serve_tasks(self, welcome: pb.Welcome) -> None:
-        """Serve one task after the other; each begins with the executor being warm."""
-        while True:
-            try:
-                executor = await self._agent.warm(welcome)
-            except AppInvalid as error:
-                await self._send(pb.WorkerFrame(app_broken=pb.AppBroken(traceback=error.details)))
-                return
-            await self._send(pb.WorkerFrame(ready=pb.Ready()))
-            work = await self._tasks.get()
-            if work is None:
-                return
-            await work.whole.wait()
-            if not work.cancelled:
-                await self._serve_one(work, executor)
-            work.close()
-            self._work = None
-
-    async def _serve_one(self, work: _Work, executor: Executor) -> None:
-        try:
-            outgoing = await self._agent.execute(work, executor)
-        except Ended as ended:
-            self._agent.discard_executor()
-            outgoing = _Outgoing(_failed(work.task, ended.failure))
-        try:
-            if not work.cancelled:
-                await self._reply(work, outgoing)
-        finally:
-            outgoing.close()
-
-    async def _reply(self, work: _Work, outgoing: _Outgoing) -> None:
-        reply, views = outgoing.reply, outgoing.views
-        try:
-            header = frames.control(pb.WorkerFrame(reply=reply))
-        except Rejected as error:
-            reply = _failed(work.task, pb.Failure(code=pb.Failure.REFUSED, reason=error.message))
-            header, views = frames.control(pb.WorkerFrame(reply=reply)), []
-        await self._outgoing.put(header)
-        sent = [blob.id for blob in reply.blobs if not blob.held]
-        for number, view in zip(sent, views, strict=True):
-            for frame in frames.data(number, view):
-                if work.cancelled:
-                    return
-                await self._outgoing.put(frame)
+    def interrupt(self, because: str) -> None:
+        """End what the executor is doing by ending it."""
+        if self._executor is not None:
+            self._executor.kill(because)
 
 
-def _failed(task: pb.Task, failure: pb.Failure) -> pb.Reply:
-    return pb.Reply(task=task.id, attempt=task.attempt, failure=failure)
+def _unserved(task: pb.Task, ended: Ended) -> list[pb.Outcome]:
+    """The process ended in one call: that one failed, and the others have to be made again."""
+    outcomes = []
+    for place, call in enumerate(task.calls):
+        outcome = pb.Outcome(call=call.id)
+        if place == ended.place:
+            outcome.failure.CopyFrom(ended.failure)
+        else:
+            outcome.failure.code = pb.Failure.NOT_SERVED
+        outcomes.append(outcome)
+    return outcomes
 
 
-def _cancel_if_failed(done: asyncio.Task[None], call: Any) -> None:
-    if not done.cancelled() and done.exception() is not None:
-        call.cancel()
+def _references(reply: pb.Reply) -> list[int]:
+    """The blobs that the outcomes refer to, each once."""
+    used: dict[int, None] = {}
+    for outcome in reply.outcomes:
+        for content in (outcome.content, outcome.state):
+            used |= dict.fromkeys(entry.blob for entry in contents.references(content))
+    return list(used)

@@ -12,8 +12,12 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fedkube.core.errors import AppInvalid
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -23,11 +27,19 @@ from fedkube_client.segments import Segment
 
 
 class Ended(Exception):
-    """The executor's process is gone. ``failure`` says how, for the server."""
+    """The executor's process is gone.
 
-    def __init__(self, failure: pb.Failure) -> None:
+    ``failure`` says how, for the server. ``place``: of the call, in its assignment, that it was in.
+    """
+
+    def __init__(self, failure: pb.Failure, place: int = 0) -> None:
         super().__init__(failure.reason)
         self.failure = failure
+        self.place = place
+
+
+# Where the process writes down which call of its assignment it is in.
+_PROGRESS_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,9 @@ class Executor:
         self._mapped: set[int] = set()
         self._killed_because = ""
         self._lock = threading.Lock()
+        self._replies: dict[int, Segment] = {}
+        self._free: deque[int] = deque()  # of these, filled by whatever ends the last view
+        self._progress = Segment.create(_PROGRESS_BYTES)
         environment = dict(os.environ)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = str(app.threads)
@@ -74,7 +89,7 @@ class Executor:
     def load(self, request: xpb.Load) -> None:
         """Load the ClientApp; AppInvalid, with its traceback, if it cannot be."""
         try:
-            pipe.send(self._channel, request)
+            pipe.send(self._channel, request, [self._progress.descriptor])
             loaded, _ = pipe.receive(self._channel, xpb.Loaded)
         except pipe.Closed:
             raise Ended(self._how_it_ended()) from None
@@ -83,8 +98,8 @@ class Executor:
 
     def execute(
         self, request: xpb.Execute, segments: dict[int, tuple[int, int]]
-    ) -> tuple[xpb.Executed, Segment | None]:
-        """Have a message handled; the reply, and the segment that its arrays are in.
+    ) -> tuple[xpb.Executed, list[memoryview]]:
+        """Have the task's calls made; their outcomes, and the arrays that these refer to.
 
         ``segments``: number to descriptor and size, of all that the task refers to. Those that the
         process has not mapped yet are passed to it.
@@ -92,17 +107,38 @@ class Executor:
         for number, (_, nbytes) in segments.items():
             if number not in self._mapped:
                 request.segments.add(id=number, nbytes=nbytes)
+        while self._free:
+            request.free.append(self._free.popleft())
         descriptors = [segments[each.id][0] for each in request.segments]
         self._mapped -= set(request.dropped)
         self._mapped |= set(segments)
+        self._progress.view[:_PROGRESS_BYTES] = bytes(_PROGRESS_BYTES)
         try:
             pipe.send(self._channel, request, descriptors)
             executed, received = pipe.receive(self._channel, xpb.Executed)
         except pipe.Closed:
-            raise Ended(self._how_it_ended()) from None
-        if executed.segment_nbytes:
-            return executed, Segment(received[0], executed.segment_nbytes)
-        return executed, None
+            raise Ended(self._how_it_ended(), self._place(request.task)) from None
+        if executed.HasField("segment"):
+            self._replies[executed.segment.id] = Segment(received[0], executed.segment.nbytes)
+            self._replies[executed.segment.id].close_descriptor()
+        if not executed.places:
+            return executed, []
+        number = executed.places[0].segment
+        whole = np.frombuffer(self._replies[number].view, np.uint8)
+        # Used again by the process as soon as nobody looks at any part of it.
+        weakref.finalize(whole, self._free.append, number).atexit = False
+        return executed, [
+            whole[place.offset : place.offset + place.nbytes].data for place in executed.places
+        ]
+
+    def serving(self, task: pb.Task) -> int:
+        """The call of the task that is being made now."""
+        return task.calls[self._place(task)].id
+
+    def _place(self, task: pb.Task) -> int:
+        # The app could have written anything there.
+        place = int.from_bytes(self._progress.view[:_PROGRESS_BYTES], "little")
+        return min(place, len(task.calls) - 1)
 
     def kill(self, because: str) -> None:
         """End the process at once; a call that waits for it raises Ended with this reason."""

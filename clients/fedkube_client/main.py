@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from fedkube.app import project
-from fedkube.core import logs
+from fedkube.core import heap, logs
 from fedkube.core.errors import FedKubeError
 from fedkube.wire.arguments import credentials_of, options_for_credentials
 from fedkube_client.agent import Agent, Refused
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the worker")
     options = parser.parse_args()
     logs.to_stderr()
+    heap.keep()
     # Ctrl-C reaches every process of a terminal; whoever started the worker ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord
 from flwr.common.constant import SType
 from numpy.lib import format as npy
 
-from fedkube.core.errors import Rejected
+from fedkube.core.errors import AppInvalid, Rejected
 from fedkube.wire.tensors import DTYPES, view
 
 
@@ -53,9 +53,7 @@ class WireArray(Array):
         if (elements := self.elements) is None:
             replaced: bytes = self.__dict__["_replaced"]
             return replaced
-        buffer = io.BytesIO()
-        npy.write_array(buffer, elements, allow_pickle=False)
-        return buffer.getvalue()
+        return _file(elements)
 
     @data.setter
     def data(self, value: bytes) -> None:
@@ -82,6 +80,131 @@ class WireArray(Array):
 
     def __reduce__(self) -> tuple[type[Array], tuple[str, tuple[int, ...], str, bytes]]:
         return (Array, (self.dtype, self.shape, self.stype, self.data))
+
+
+# ----------------------------------------------------------------- arrays made here
+
+
+def keep_elements() -> None:
+    """Have Flower's ``Array`` keep a copy of the ndarray that it is made of.
+
+    Flower makes an ``.npy`` file in memory of each, which is then copied and parsed again; most are
+    never asked for their file. An array of elements that cannot travel is left to Flower. Once per
+    process, before the app is loaded.
+    """
+    if hasattr(Array, "__getattr__"):
+        return
+    Array.from_numpy_ndarray = classmethod(_from_numpy)  # type: ignore[assignment,method-assign]
+    Array.__getattr__ = _file_on_demand  # type: ignore[attr-defined]
+    Array.__getstate__ = _with_file  # type: ignore[method-assign,assignment]
+    ArrayRecord.from_array_dict = classmethod(_from_arrays)  # type: ignore[assignment,method-assign]
+    Array.numpy = _numpy  # type: ignore[method-assign]
+
+
+_flowers_from_numpy = Array.from_numpy_ndarray.__func__  # type: ignore[attr-defined]
+_flowers_numpy = Array.numpy
+
+
+def _from_numpy(cls: type[Array], ndarray: npt.NDArray[Any]) -> Array:
+    travels = isinstance(ndarray, np.ndarray) and DTYPES.get(ndarray.dtype.name) == ndarray.dtype
+    if not travels:
+        made: Array = _flowers_from_numpy(cls, ndarray)
+        return made
+    array = Array.__new__(Array)
+    # A copy: the app may go on changing its own. ``np.save`` takes subclasses as plain arrays too.
+    array.__dict__["_elements"] = np.array(ndarray, order="K", subok=False)
+    array.dtype = str(ndarray.dtype)
+    array.shape = tuple(ndarray.shape)
+    array.stype = SType.NUMPY
+    return array
+
+
+def _from_arrays(
+    cls: type[ArrayRecord], array_dict: dict[str, Array], *, keep_input: bool = True
+) -> ArrayRecord:
+    """Flower's own makes the file of each array. Elements are never changed, so both share them."""
+    record = ArrayRecord()
+    for name, array in array_dict.items():
+        if _kept(array) is None:
+            data = array.data
+            record[name] = Array(array.dtype, tuple(array.shape), array.stype, data)
+        else:
+            twin = type(array).__new__(type(array))
+            twin.__dict__.update(array.__dict__)
+            record[name] = twin
+    if not keep_input:
+        array_dict.clear()
+    return record
+
+
+def _kept(array: Array) -> npt.NDArray[np.generic] | None:
+    """The elements that an array was made of, unless the app has put other data there."""
+    fields = array.__dict__
+    return None if "data" in fields else fields.get("_elements")
+
+
+def _file_on_demand(self: Array, name: str) -> Any:
+    elements = _kept(self) if name == "data" else None
+    if elements is None:
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    return _file(elements)
+
+
+def _with_file(self: Array) -> dict[str, Any]:
+    """For a copy, or for another process: one that knows nothing of kept elements."""
+    fields = {name: value for name, value in self.__dict__.items() if name != "_elements"}
+    elements = _kept(self)
+    return fields if elements is None else fields | {"data": _file(elements)}
+
+
+def _numpy(self: Array) -> npt.NDArray[Any]:
+    elements = _kept(self)
+    if elements is None or self.stype != SType.NUMPY:
+        return _flowers_numpy(self)
+    return elements.copy(order="K")
+
+
+def _file(elements: npt.NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    npy.write_array(buffer, elements, allow_pickle=False)
+    return buffer.getvalue()
+
+
+# ----------------------------------------------------------------- arrays that are in a sum
+
+
+class FoldedArray(Array):
+    """Stands for an array of one update that has gone into the sum of all.
+
+    It tells its type and shape; ``data``, for Flower's older API, is an array of no elements.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self.__dict__["_name"] = name
+        self.dtype = "float32"
+        self.shape = shape
+        self.stype = SType.NUMPY
+
+    @property
+    def data(self) -> bytes:
+        """What Flower's older API may pass on; see ``STAND_IN``."""
+        return STAND_IN
+
+    @data.setter
+    def data(self, value: bytes) -> None:
+        raise TypeError("an update that was summed cannot be changed")
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Not to be had: the updates of single clients were not kept."""
+        raise AppInvalid(
+            f"array {self.__dict__['_name']!r} of a single client was asked for, and the updates "
+            "were summed as they came",
+            hint='add fedkube-aggregation = "every-update" to the run config to keep every update',
+        )
+
+
+# The file of an array of no elements, in the place of one that was summed.
+STAND_IN = _file(np.zeros(0, np.float32))
 
 
 def from_bytes(
@@ -111,7 +234,9 @@ def elements_of(array: Array, name: str) -> npt.NDArray[np.generic] | None:
         return array.elements
     if array.stype != SType.NUMPY:
         return None
-    elements = _parse(array.data, name)
+    elements = _kept(array)
+    if elements is None:
+        elements = _parse(array.data, name)
     wanted = DTYPES.get(elements.dtype.name)
     if wanted is None:
         raise Rejected(

@@ -15,6 +15,7 @@ from flwr.common.constant import SType
 from fedkube.app.arrays import elements_of, from_bytes
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire.contents import get_value
 from fedkube.wire.limits import INLINE_BYTES, MAX_BLOBS
 
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -84,17 +85,19 @@ class Encoder:
         return len(self.blobs) - 1
 
 
-def decode(content: pb.Content, blobs: Sequence[memoryview]) -> RecordDict:
-    """The records again; Rejected where the content does not fit its blobs."""
+def decode(
+    content: pb.Content, blobs: Sequence[memoryview], folded: ArrayRecord | None = None
+) -> RecordDict:
+    """The records again; Rejected where the content does not fit its blobs.
+
+    ``folded``: what stands for the arrays, where they have gone into a sum.
+    """
     records = RecordDict()
     for entry in content.records:
         kind = entry.WhichOneof("kind")
         record: ArrayRecord | MetricRecord | ConfigRecord
         if kind == "arrays":
-            record = ArrayRecord()
-            for item in entry.arrays.items:
-                _unique(item.name, record)
-                record[item.name] = _array(item, blobs)
+            record = _arrays(entry.arrays, blobs) if folded is None else folded
         elif kind == "metrics":
             record = MetricRecord()
             _values(entry.metrics, blobs, record)
@@ -156,18 +159,6 @@ def _set_list(entry: pb.Value, value: list[Any]) -> None:
         raise ValueError(f"a list of {kind.__name__} cannot travel")
 
 
-def get_value(entry: pb.Value) -> Any:
-    """The value of an entry that is no blob."""
-    kind = entry.WhichOneof("kind")
-    if kind is None:
-        raise Rejected(f"value {entry.key!r} is empty")
-    value = getattr(entry, kind)
-    return list(value.items) if kind in _LISTS else value
-
-
-_LISTS = ("reals", "integers", "booleans", "texts", "datas")
-
-
 def from_values(values: pb.Values) -> dict[str, Any]:
     """A flat config, such as the run config."""
     return {entry.key: get_value(entry) for entry in values.items}
@@ -179,6 +170,14 @@ def to_values(config: dict[str, Any]) -> pb.Values:
     for key, value in config.items():
         set_value(values.items.add(key=key), value)
     return values
+
+
+def _arrays(arrays: pb.Arrays, blobs: Sequence[memoryview]) -> ArrayRecord:
+    record = ArrayRecord()
+    for item in arrays.items:
+        _unique(item.name, record)
+        record[item.name] = _array(item, blobs)
+    return record
 
 
 def _values(

@@ -1,10 +1,12 @@
 """How a round's tasks reach workers: a table of states and a pure machine around it.
 
-A *task* is one message for one logical client. Workers pull: a free worker is given the next task
-whose client is not being served already. The machine takes events and returns effects; a driver
-performs them. Each task settles exactly once, whatever is lost, late or repeated:
+A *task* is one message for one logical client. Workers pull: a free worker is given the next tasks
+whose clients are not being served already, several at once where they are short (an *assignment*).
+The machine takes events and returns effects; a driver performs them. Each task settles exactly
+once, whatever is lost, late or repeated:
 
-* a reply counts only from the session and attempt that hold the task (*fencing*);
+* a reply counts only from the session and assignment that hold the task (*fencing*);
+* an update may stay with its worker, in a sum; it counts when the sum has come (*held*);
 * a lost worker's tasks go back to the front of the queue, until ``max_attempts`` is used up;
 * a withdrawn task is settled at once, and what its worker still sends is ignored.
 """
@@ -12,8 +14,8 @@ performs them. Each task settles exactly once, whatever is lost, late or repeate
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -22,6 +24,7 @@ class TaskState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    HELD = "held"
     ANSWERED = "answered"
     FAILED = "failed"
     WITHDRAWN = "withdrawn"
@@ -31,6 +34,7 @@ class TaskEvent(StrEnum):
     """What moves a task from state to state."""
 
     ASSIGN = "assign"
+    HOLD = "hold"
     ANSWER = "answer"
     FAIL = "fail"
     LOSE = "lose"
@@ -41,11 +45,15 @@ class TaskEvent(StrEnum):
 TABLE: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.QUEUED, TaskEvent.ASSIGN): TaskState.RUNNING,
     (TaskState.QUEUED, TaskEvent.WITHDRAW): TaskState.WITHDRAWN,
+    (TaskState.RUNNING, TaskEvent.HOLD): TaskState.HELD,
     (TaskState.RUNNING, TaskEvent.ANSWER): TaskState.ANSWERED,
     (TaskState.RUNNING, TaskEvent.FAIL): TaskState.FAILED,
     (TaskState.RUNNING, TaskEvent.LOSE): TaskState.QUEUED,
     (TaskState.RUNNING, TaskEvent.GIVE_UP): TaskState.FAILED,
     (TaskState.RUNNING, TaskEvent.WITHDRAW): TaskState.WITHDRAWN,
+    (TaskState.HELD, TaskEvent.ANSWER): TaskState.ANSWERED,
+    (TaskState.HELD, TaskEvent.FAIL): TaskState.FAILED,
+    (TaskState.HELD, TaskEvent.LOSE): TaskState.QUEUED,
 }
 
 Session = str
@@ -54,12 +62,27 @@ Client = int
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What tasks have in common that may be one assignment: the same message.
+
+    ``key``: of the message. ``pace``: messages of one pace take about as long. ``foldable``: the
+    updates may be summed by the worker. ``most``: tasks that one assignment may have.
+    """
+
+    key: Hashable
+    pace: str = ""
+    foldable: bool = False
+    most: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Assign:
-    """Give the task to the session's worker."""
+    """Give the tasks to the session's worker; ``hold``: it is to sum their updates and wait."""
 
     session: Session
-    task: TaskId
-    attempt: int
+    assignment: int
+    tasks: tuple[TaskId, ...]
+    hold: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +91,13 @@ class Revoke:
 
     session: Session
     task: TaskId
-    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Have the worker send the sums that it holds."""
+
+    session: Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +109,18 @@ class Settle:
     reason: str = ""
 
 
-Effect = Assign | Revoke | Settle
+Effect = Assign | Revoke | Flush | Settle
 
 
 @dataclass(slots=True)
 class _Task:
     id: TaskId
     client: Client
+    kind: Kind
     state: TaskState = TaskState.QUEUED
-    attempt: int = 0
+    attempts: int = 0
     session: Session | None = None
+    assignment: int = 0
 
     def move(self, event: TaskEvent) -> None:
         try:
@@ -98,99 +129,129 @@ class _Task:
             raise LookupError(f"{event} does not fit {self!r}") from None
 
 
+def _most(kind: Kind) -> int:
+    return kind.most
+
+
 @dataclass(slots=True)
 class Dispatcher:
     """The machine. Not thread-safe: one thread (the server's event loop) feeds it.
 
     ``max_attempts``: how often a task may be given out before it is called failed.
+    ``batch``: how many tasks of a kind one assignment may have, by how long they take.
     """
 
     max_attempts: int = 3
+    batch: Callable[[Kind], int] = _most
     _tasks: dict[TaskId, _Task] = field(default_factory=dict)
     _queue: deque[TaskId] = field(default_factory=deque)
-    _free: deque[Session] = field(default_factory=deque)
-    _sessions: set[Session] = field(default_factory=set)
-    _held: dict[Session, TaskId] = field(default_factory=dict)
+    _free: dict[Session, None] = field(default_factory=dict)  # in the order of their readiness
+    _sessions: dict[Session, set[TaskId]] = field(default_factory=dict)  # and what each has
+    _summing: set[Session] = field(default_factory=set)  # have a sum that was not asked for yet
     _busy_clients: set[Client] = field(default_factory=set)
+    _assignments: int = 0
 
     # ------------------------------------------------------------- events
 
-    def submit(self, tasks: Iterable[tuple[TaskId, Client]]) -> list[Effect]:
+    def submit(self, tasks: Iterable[tuple[TaskId, Client, Kind]]) -> list[Effect]:
         """New tasks, in the order in which they should be served."""
-        for task_id, client in tasks:
+        for task_id, client, kind in tasks:
             if task_id in self._tasks:
                 raise LookupError(f"task {task_id} was submitted before")
-            self._tasks[task_id] = _Task(task_id, client)
+            self._tasks[task_id] = _Task(task_id, client, kind)
             self._queue.append(task_id)
         return self._dispatch()
 
     def join(self, session: Session) -> list[Effect]:
         """A worker has connected; it is given nothing until it is ready."""
-        self._sessions.add(session)
+        self._sessions[session] = set()
         return []
 
     def ready(self, session: Session) -> list[Effect]:
         """The worker is free."""
         if session not in self._sessions or session in self._free:
             return []
-        effects: list[Effect] = []
-        # A worker that is free holds nothing: what it was given and never answered is lost.
-        if session in self._held:
-            effects += self._lose(self._tasks[self._held[session]], "the worker dropped it")
-        self._free.append(session)
-        return effects + self._dispatch()
+        self._free[session] = None
+        return self._dispatch()
 
     def leave(self, session: Session, reason: str) -> list[Effect]:
-        """The worker's session has ended, in whatever way."""
+        """The worker is gone, in whatever way, and what it had with it."""
         if session not in self._sessions:
             return []
-        self._sessions.discard(session)
-        if session in self._free:
-            self._free.remove(session)
-        effects: list[Effect] = []
-        if session in self._held:
-            effects += self._lose(self._tasks[self._held[session]], reason)
+        self._free.pop(session, None)
+        self._summing.discard(session)
+        effects = self._lose_all(self._sessions[session], reason)
+        del self._sessions[session]
         return effects + self._dispatch()
 
-    def holds(self, session: Session, task_id: TaskId, attempt: int) -> bool:
+    def lose(self, session: Session, tasks: Iterable[TaskId], reason: str) -> list[Effect]:
+        """The worker is there, and these of its tasks are not."""
+        had = self._sessions.get(session, set())
+        return self._lose_all(had & set(tasks), reason) + self._dispatch()
+
+    def holds(self, session: Session, assignment: int, task_id: TaskId) -> bool:
         """Whether a reply from there would count now."""
         task = self._tasks.get(task_id)
         return (
             task is not None
             and task.state is TaskState.RUNNING
             and task.session == session
-            and task.attempt == attempt
+            and task.assignment == assignment
         )
 
-    def answer(self, session: Session, task_id: TaskId, attempt: int) -> list[Effect]:
-        """A reply has arrived whole and was accepted."""
-        return self._finish(session, task_id, attempt, TaskEvent.ANSWER, "")
+    def held(self, session: Session, task_id: TaskId) -> bool:
+        """Whether the task's update is in a sum of this worker."""
+        task = self._tasks.get(task_id)
+        return task is not None and task.state is TaskState.HELD and task.session == session
 
-    def fail(
-        self, session: Session, task_id: TaskId, attempt: int, reason: str, *, retry: bool
-    ) -> list[Effect]:
+    def hold(self, task_id: TaskId) -> list[Effect]:
+        """The client has answered, and its update is in its worker's sum."""
+        task = self._tasks[task_id]
+        task.move(TaskEvent.HOLD)
+        assert task.session is not None, "a running task has a worker"
+        self._summing.add(task.session)
+        return self._flush_idle() if task.session in self._free else []
+
+    def answer(self, task_id: TaskId) -> list[Effect]:
+        """The task's update has arrived whole, by itself or in a sum, and was accepted."""
+        return self._finish(task_id, TaskEvent.ANSWER, "")
+
+    def fail(self, task_id: TaskId, reason: str, *, retry: bool) -> list[Effect]:
         """The client could not be served.
 
         ``retry``: another try may end otherwise (its process was killed), so give it one.
         """
-        if not self.holds(session, task_id, attempt):
-            return []
         if retry:
             return self._lose(self._tasks[task_id], reason) + self._dispatch()
-        return self._finish(session, task_id, attempt, TaskEvent.FAIL, reason)
+        return self._finish(task_id, TaskEvent.FAIL, reason)
+
+    def postpone(self, task_id: TaskId) -> list[Effect]:
+        """The worker has not begun with the task; that is no attempt."""
+        task = self._tasks[task_id]
+        task.attempts -= 1
+        return self._lose(task, "it was not begun") + self._dispatch()
 
     def withdraw(self, task_ids: Iterable[TaskId], reason: str) -> list[Effect]:
-        """Nobody waits for these any more."""
+        """Nobody waits for these any more. Those that clients have answered still come."""
         effects: list[Effect] = []
-        gone = {task_id for task_id in task_ids if task_id in self._tasks}
+        gone = {
+            task_id
+            for task_id in task_ids
+            if task_id in self._tasks and self._tasks[task_id].state is not TaskState.HELD
+        }
         self._queue = deque(task_id for task_id in self._queue if task_id not in gone)
         for task_id in sorted(gone):
             task = self._tasks[task_id]
             if task.session is not None:
-                effects.append(Revoke(task.session, task_id, task.attempt))
+                effects.append(Revoke(task.session, task_id))
             task.move(TaskEvent.WITHDRAW)
             effects.append(self._settle(task, reason))
         return effects + self._dispatch()
+
+    def flush(self) -> list[Effect]:
+        """Have every sum sent, though there is more to do."""
+        summing, self._summing = self._summing, set()
+        return [Flush(session) for session in sorted(summing)]
 
     # ------------------------------------------------------------- what is so now
 
@@ -211,24 +272,26 @@ class Dispatcher:
 
     def check(self) -> None:
         """Raise AssertionError when what must always hold does not; for tests."""
-        held = [t for t in self._tasks.values() if t.state is TaskState.RUNNING]
-        assert all(t.session in self._sessions for t in held)
-        assert self._held == {t.session: t.id for t in held}
-        assert len(self._held) == len(held), "a worker holds two tasks"
-        assert {t.client for t in held} == self._busy_clients
-        assert len({t.client for t in held}) == len(held), "a client is served twice at once"
-        assert not set(self._free) & {t.session for t in held}
-        assert {t.id for t in self._tasks.values() if t.state is TaskState.QUEUED} == set(
-            self._queue
-        )
-        assert len(set(self._queue)) == len(self._queue)
+        queued = {t.id for t in self._tasks.values() if t.state is TaskState.QUEUED}
+        assert queued == set(self._queue)
+        assert len(self._queue) == len(queued), "a task is queued twice"
+        given = [t for t in self._tasks.values() if t.state is not TaskState.QUEUED]
+        assert all(t.state in (TaskState.RUNNING, TaskState.HELD) for t in given)
+        for session, tasks in self._sessions.items():
+            assert tasks == {t.id for t in given if t.session == session}
+        assert all(t.session in self._sessions for t in given)
+        assert {t.client for t in given} == self._busy_clients
+        assert len(self._busy_clients) == len(given), "a client is served twice at once"
+        assert set(self._free) <= set(self._sessions)
+        assert self._summing <= set(self._sessions)
+        assert not self._free.keys() & self._summing, "an idle worker keeps a sum"
 
     # ------------------------------------------------------------- inside
 
     def _release(self, task: _Task) -> None:
         if task.session is not None:
             self._busy_clients.discard(task.client)
-            self._held.pop(task.session, None)
+            self._sessions[task.session].discard(task.id)
             task.session = None
 
     def _settle(self, task: _Task, reason: str) -> Settle:
@@ -236,19 +299,25 @@ class Dispatcher:
         del self._tasks[task.id]
         return Settle(task.id, task.state, reason)
 
-    def _finish(
-        self, session: Session, task_id: TaskId, attempt: int, event: TaskEvent, reason: str
-    ) -> list[Effect]:
-        if not self.holds(session, task_id, attempt):
-            return []
+    def _finish(self, task_id: TaskId, event: TaskEvent, reason: str) -> list[Effect]:
         task = self._tasks[task_id]
         task.move(event)
-        return [self._settle(task, reason), *self._dispatch()]
+        settled = self._settle(task, reason)
+        return [settled, *(self._dispatch() if self._queue else ())]
+
+    def _lose_all(self, task_ids: Iterable[TaskId], reason: str) -> list[Effect]:
+        effects: list[Effect] = []
+        # The oldest comes to the front last, and so is the first of the queue.
+        for task_id in sorted(task_ids, reverse=True):
+            effects += self._lose(self._tasks[task_id], reason)
+        return effects
 
     def _lose(self, task: _Task, reason: str) -> list[Effect]:
-        if task.attempt >= self.max_attempts:
+        if task.state is TaskState.HELD:
+            task.attempts -= 1  # its client did answer: it is not to blame
+        if task.attempts >= self.max_attempts:
             task.move(TaskEvent.GIVE_UP)
-            tries = f"{task.attempt} tries" if task.attempt != 1 else "1 try"
+            tries = f"{task.attempts} tries" if task.attempts != 1 else "1 try"
             return [self._settle(task, f"{reason} (given up after {tries})")]
         task.move(TaskEvent.LOSE)
         self._release(task)
@@ -256,25 +325,59 @@ class Dispatcher:
         return []
 
     def _dispatch(self) -> list[Effect]:
-        effects: list[Effect] = []
+        given: list[Assign] = []
         while self._free:
-            task = self._next()
+            tasks = self._take()
+            if not tasks:
+                break
+            session = next(iter(self._free))
+            del self._free[session]
+            self._assignments += 1
+            for task in tasks:
+                task.move(TaskEvent.ASSIGN)
+                task.attempts += 1
+                task.session = session
+                task.assignment = self._assignments
+                self._sessions[session].add(task.id)
+            ids = tuple(task.id for task in tasks)
+            given.append(Assign(session, self._assignments, ids, hold=tasks[0].kind.foldable))
+        return [*map(self._unless_alone, given), *self._flush_idle()]
+
+    def _unless_alone(self, assign: Assign) -> Assign:
+        """A worker that will have this one update only had better send it at once."""
+        if len(assign.tasks) > 1 or self._queue or assign.session in self._summing:
+            return assign
+        return replace(assign, hold=False)
+
+    def _flush_idle(self) -> list[Effect]:
+        """Workers that are free, and have nothing to do, may as well send what they hold."""
+        idle = [session for session in self._free if session in self._summing]
+        self._summing.difference_update(idle)
+        return [Flush(session) for session in idle]
+
+    def _take(self) -> list[_Task]:
+        """The next tasks of one kind whose clients are free: a client's state must not fork."""
+        first = self._next(None)
+        if first is None:
+            return []
+        # Workers that come later find something left: the last assignments are small ones.
+        share = -(-(len(self._queue) + 1) // (2 * len(self._sessions)))
+        tasks = [first]
+        for _ in range(min(share, self.batch(first.kind)) - 1):
+            task = self._next(first.kind)
             if task is None:
                 break
-            session = self._free.popleft()
-            task.move(TaskEvent.ASSIGN)
-            task.attempt += 1
-            task.session = session
-            self._held[session] = task.id
-            self._busy_clients.add(task.client)
-            effects.append(Assign(session, task.id, task.attempt))
-        return effects
+            tasks.append(task)
+        return tasks
 
-    def _next(self) -> _Task | None:
-        """The first queued task whose client is not being served: its state must not fork."""
+    def _next(self, kind: Kind | None) -> _Task | None:
+        """The first queued task whose client is free; of that kind, or None."""
         for index, task_id in enumerate(self._queue):
             task = self._tasks[task_id]
+            if kind is not None and task.kind != kind:
+                return None
             if task.client not in self._busy_clients:
+                self._busy_clients.add(task.client)
                 del self._queue[index]
                 return task
         return None

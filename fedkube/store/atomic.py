@@ -11,15 +11,17 @@ from fedkube.core.errors import Environment
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write(path: Path, content: bytes | memoryview) -> None:
+def write(path: Path, *content: bytes | memoryview) -> None:
     """Put a file in place in one step: a reader, or a crash, sees the old one or the new one.
 
-    Raises Environment, with the old file untouched, when the disk is full or cannot be written.
+    ``content``: the file's bytes, in as many parts as they are in already. Raises Environment, with
+    the old file untouched, when the disk is full or cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from fedkube.api.v1alpha1 import FederatedRunSpec
@@ -147,14 +147,17 @@ class RunFolder:
 
     def write_model(self, arrays: Arrays) -> Model:
         """Replace the final model."""
-        content = serialise(arrays)
+        parts = safetensors_file(arrays)
         path = self.path / "model.safetensors"
-        atomic.write(path, content)
-        return Model(path=str(path), sha256=hashlib.sha256(content).hexdigest())
+        atomic.write(path, *parts)
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return Model(path=str(path), sha256=digest.hexdigest())
 
     def write_checkpoint(self, number: int, arrays: Arrays, keep: int) -> None:
         """The arrays after a round; of all of them, the newest ``keep`` stay (0: all)."""
-        atomic.write(self._checkpoint(number), serialise(arrays))
+        atomic.write(self._checkpoint(number), *safetensors_file(arrays))
         if keep:
             for path in self.checkpoints()[:-keep]:
                 path.unlink(missing_ok=True)
@@ -175,9 +178,43 @@ def render_history(run_id: str, rounds: list[history.Round]) -> dict[str, bytes]
     }
 
 
-def serialise(arrays: Arrays) -> bytes:
-    """Arrays as a safetensors file; the same arrays always give the same bytes."""
-    contiguous = {name: np.ascontiguousarray(each) for name, each in sorted(arrays.items())}
-    # ascontiguousarray makes a scalar a vector of one; the shape that was meant goes back on.
-    shaped = {name: each.reshape(arrays[name].shape) for name, each in contiguous.items()}
-    return safetensors.numpy.save(shaped)
+# Element types as the format names them, in the order in which it puts tensors.
+_SAFETENSORS = {
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+
+def safetensors_file(arrays: Arrays) -> list[bytes | memoryview]:
+    """Arrays as the parts of a safetensors file; the same arrays always give the same bytes.
+
+    The same file as the library's ``save`` makes, which would hold two copies of the model.
+    """
+    order = list(_SAFETENSORS)
+    names = sorted(arrays, key=lambda name: (order.index(arrays[name].dtype.name), name))
+    header: dict[str, object] = {}
+    parts: list[memoryview] = []
+    end = 0
+    for name in names:
+        array = arrays[name]
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        start, end = end, end + little.nbytes
+        header[name] = {
+            "dtype": _SAFETENSORS[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
+        parts.append(little.reshape(-1).view(np.uint8).data)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *parts]

@@ -4,27 +4,34 @@
 byte 0  rest
 ======  =======================================================================
 0xC1    a ``WorkerFrame`` or ``ServerFrame`` (protobuf)
-0xD1    blob id (8 bytes), offset (8 bytes), both little-endian; then array bytes
+0xD1    one part or more: blob id (8 bytes), offset (8), number of bytes (4), all
+        little-endian; then so many bytes of that blob, 1 MiB in the whole frame
+        at most
 ======  =======================================================================
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from fedkube.core.errors import Rejected
-from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES
+from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, STEP_BYTES
 
 CONTROL = 0xC1
 DATA = 0xD1
-_DATA_HEAD = struct.Struct("<BQQ")
+_DATA_KIND = bytes([DATA])
+_DATA_HEAD = struct.Struct("<QQI")
 _CONTROL_HEAD = bytes([CONTROL])
 
 M = TypeVar("M", bound=Message)
+
+# A blob to be sent: its id, its bytes in one piece or more, and from where on.
+Bulk = tuple[int, Sequence[memoryview], int]
 
 
 def control(message: Message) -> bytes:
@@ -43,12 +50,39 @@ def check_size(message: Message) -> None:
         )
 
 
-def data(blob: int, blob_bytes: memoryview) -> Iterator[bytes]:
-    """The frames of a blob, in order; none for an empty one."""
-    for offset in range(0, len(blob_bytes), CHUNK_BYTES):
-        yield b"".join(
-            (_DATA_HEAD.pack(DATA, blob, offset), blob_bytes[offset : offset + CHUNK_BYTES])
-        )
+def next_data(bulk: deque[Bulk]) -> bytes:
+    """The next data frame of what has to be sent, which is taken from ``bulk`` on the way.
+
+    Small blobs share a frame: a frame costs more than the bytes of most.
+    """
+    parts: list[bytes | memoryview] = [_DATA_KIND]
+    room = CHUNK_BYTES
+    while bulk and room:
+        blob, pieces, start = bulk[0]
+        left = sum(map(len, pieces)) - start
+        size = left if left <= room else room - room % STEP_BYTES
+        if left and not size:
+            break
+        bulk.popleft()
+        if left > size:
+            bulk.appendleft((blob, pieces, start + size))
+        if size:
+            parts.append(_DATA_HEAD.pack(blob, start, size))
+            parts += _cut(pieces, start, size)
+        room -= size
+    return b"".join(parts)
+
+
+def _cut(pieces: Sequence[memoryview], start: int, size: int) -> Iterator[memoryview]:
+    """``size`` bytes of the pieces, from ``start`` on."""
+    for piece in pieces:
+        if start < len(piece):
+            part = piece[start : start + size]
+            yield part
+            size -= len(part)
+            if not size:
+                return
+        start = max(0, start - len(piece))
 
 
 def is_data(frame: bytes) -> bool:
@@ -68,9 +102,19 @@ def read_control(frame: bytes, kind: type[M]) -> M:
         raise Rejected("a control frame that cannot be parsed") from None
 
 
-def read_data(frame: bytes) -> tuple[int, int, memoryview]:
-    """Blob id, offset and bytes of a data frame."""
-    if not _DATA_HEAD.size < len(frame) <= _DATA_HEAD.size + CHUNK_BYTES:
-        raise Rejected(f"a data frame of {len(frame)} bytes")
-    _, blob, offset = _DATA_HEAD.unpack_from(frame)
-    return blob, offset, memoryview(frame)[_DATA_HEAD.size :]
+def read_data(frame: bytes) -> Iterator[tuple[int, int, memoryview]]:
+    """Blob id, offset and bytes of each part of a data frame."""
+    view = memoryview(frame)[1:]
+    if not view:
+        raise Rejected("a data frame without bytes")
+    payload = 0
+    while view:
+        if len(view) <= _DATA_HEAD.size:
+            raise Rejected("a data frame that ends in a heading")
+        blob, offset, size = _DATA_HEAD.unpack_from(view)
+        part = view[_DATA_HEAD.size : _DATA_HEAD.size + size]
+        payload += size
+        if len(part) != size or not size or payload > CHUNK_BYTES:
+            raise Rejected(f"a data frame with {len(part)} bytes where {size} were announced")
+        view = view[_DATA_HEAD.size + size :]
+        yield blob, offset, part

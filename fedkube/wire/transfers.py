@@ -1,68 +1,99 @@
-"""Blobs on their way in: bytes are written where they will be used, and hashed as they come."""
+"""Blobs on their way in: written where they will be used, and hashed as they come.
+
+Bytes of a blob come in order, so whoever receives knows at any time how far
+it got. After a cut it says so, and the sender goes on from there. A blob whose digest is wrong is
+asked for again, that one alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from blake3 import blake3
 
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire.limits import MAX_BLOBS
+from fedkube.wire.limits import MAX_BLOBS, MAX_CORRUPT, STEP_BYTES
 from fedkube.wire.tensors import check_digest
+
+# Takes the bytes from an offset on.
+Sink = Callable[[int, memoryview], None]
+
+
+class Progress(Enum):
+    """Where a blob is after a chunk."""
+
+    MORE = "more is to come"
+    WHOLE = "it is whole, and its digest is right"
+    CORRUPT = "it has another digest than was announced, and is expected from its start again"
+    STRAY = "nobody waits for it"
 
 
 @dataclass(slots=True)
 class _Arriving:
     blob: pb.Blob
-    into: memoryview
+    sink: Sink
     received: int = 0
+    corrupt: int = 0
     hasher: blake3 = field(default_factory=blake3)
 
 
 class Incoming:
     """Blobs that a peer has announced and is sending.
 
-    A blob's bytes come in order; a gap, an overlap or a byte too many breaks the session.
+    A gap, an overlap, an odd cut or a byte too many breaks the session.
     """
 
     def __init__(self) -> None:
         self._arriving: dict[int, _Arriving] = {}
 
-    def expect(self, blob: pb.Blob, into: memoryview) -> bool:
-        """Wait for a blob and put it ``into``; True if it is complete at once, being empty."""
-        if len(into) != blob.nbytes:
-            raise Rejected(f"blob {blob.id} was announced with {blob.nbytes} bytes")
+    def expect(self, blob: pb.Blob, sink: Sink) -> bool:
+        """Wait for a blob; True if it is complete at once, being empty."""
         if blob.id in self._arriving:
             raise Rejected(f"blob {blob.id} was announced twice")
-        arriving = _Arriving(blob, into)
         if blob.nbytes == 0:
-            _verify(arriving)
+            if blob.digest != blake3().digest():
+                raise Rejected(f"blob {blob.id}: an empty blob has another digest")
             return True
-        self._arriving[blob.id] = arriving
+        self._arriving[blob.id] = _Arriving(blob, sink)
         return False
 
-    def write(self, blob: int, offset: int, data: memoryview) -> bool:
-        """Bytes have come; True when the blob is whole and its digest is right."""
+    def write(self, blob: int, offset: int, data: memoryview) -> Progress:
+        """Bytes have come."""
         arriving = self._arriving.get(blob)
         if arriving is None:
-            return False  # of a task that was withdrawn meanwhile
+            return Progress.STRAY  # of a task that was withdrawn meanwhile
         if offset != arriving.received:
             raise Rejected(
                 f"blob {blob}: bytes from {offset} on came, and {arriving.received} was next"
             )
-        end = offset + len(data)
-        if end > arriving.blob.nbytes:
+        left = arriving.blob.nbytes - offset
+        if len(data) > left:
             raise Rejected(f"blob {blob}: more bytes came than were announced")
-        arriving.into[offset:end] = data
+        if len(data) < left and len(data) % STEP_BYTES:
+            raise Rejected(f"blob {blob}: a chunk of {len(data)} bytes, with {left} to come")
+        arriving.sink(offset, data)
         arriving.hasher.update(data)
-        arriving.received = end
-        if end < arriving.blob.nbytes:
-            return False
+        arriving.received += len(data)
+        if arriving.received < arriving.blob.nbytes:
+            return Progress.MORE
+        if arriving.hasher.digest() != arriving.blob.digest:
+            return self._start_over(arriving)
         del self._arriving[blob]
-        _verify(arriving)
-        return True
+        return Progress.WHOLE
+
+    def _start_over(self, arriving: _Arriving) -> Progress:
+        arriving.corrupt += 1
+        if arriving.corrupt == MAX_CORRUPT:
+            raise Rejected(
+                f"blob {arriving.blob.id} came {MAX_CORRUPT} times, and never with the digest "
+                "that was announced"
+            )
+        arriving.received = 0
+        arriving.hasher = blake3()
+        return Progress.CORRUPT
 
     def forget(self, blobs: Iterable[int]) -> None:
         """Nobody waits for these any more; what still comes of them is dropped."""
@@ -73,6 +104,24 @@ class Incoming:
     def waiting(self) -> int:
         """How many blobs are not whole yet."""
         return len(self._arriving)
+
+    @property
+    def received(self) -> int:
+        """Bytes of the blobs that are not whole yet."""
+        return sum(each.received for each in self._arriving.values())
+
+    def wants(self) -> list[pb.Want]:
+        """The blobs that are not whole, and from where on their bytes are missing."""
+        return [pb.Want(blob=key, offset=each.received) for key, each in self._arriving.items()]
+
+
+def into(memory: memoryview) -> Sink:
+    """A sink that writes to memory of the blob's size."""
+
+    def write(offset: int, data: memoryview) -> None:
+        memory[offset : offset + len(data)] = data
+
+    return write
 
 
 def check_announced(blobs: Iterable[pb.Blob], limit: int) -> int:
@@ -86,8 +135,3 @@ def check_announced(blobs: Iterable[pb.Blob], limit: int) -> int:
         if total > limit:
             raise Rejected(f"a message of more than {limit} bytes")
     return total
-
-
-def _verify(arriving: _Arriving) -> None:
-    if arriving.hasher.digest() != arriving.blob.digest:
-        raise Rejected(f"blob {arriving.blob.id}: the bytes do not have the announced digest")

@@ -8,51 +8,76 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from fedkube.core.errors import Rejected
-from fedkube.core.tasks import Assign, Dispatcher, Effect, Revoke, Settle, TaskState
+from fedkube.core.tasks import Assign, Dispatcher, Effect, Flush, Kind, Revoke, Settle, TaskState
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents
+from fedkube.wire.limits import BATCH_CALLS, BATCH_S
 from fedkube_server.blobs import StoredBlob
+from fedkube_server.folds import Fold, Sent
+from fedkube_server.landing import Landed
 
 log = logging.getLogger("fedkube.server")
 
-# Above this many bytes a reply is checked on a thread: scanning it would hold up the loop.
-_CHECK_INLINE_BYTES = 256 * 1024
+# Above this many bytes a reply is checked and summed on a thread: it would hold up the loop.
+_INLINE_BYTES = 256 * 1024
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Answer:
-    """A reply with its blobs' bytes. ``records``: what admission decoded it to; Flower's type."""
+    """How a call ended well. ``blobs``: the bytes of its arrays, as views.
 
-    reply: pb.Reply
-    blobs: list[memoryview]
+    ``records``: what admission decoded it to; Flower's type.
+    """
+
+    outcome: pb.Outcome
+    blobs: Sequence[memoryview]
     records: Any = None
 
 
-Outcome = Answer | pb.Failure
+Ending = Answer | pb.Failure
 Admission = Callable[[Answer], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message that goes to one client or to many.
+
+    ``frame`` lacks what only the driver knows: assignment, calls and the blobs' list. ``fold``:
+    where the updates are summed, and ``sent`` then the message's arrays.
+    """
+
+    frame: pb.Task
+    blobs: list[StoredBlob]
+    kind: Kind
+    fold: Fold | None = None
+    sent: Mapping[str, Sent] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class NewTask:
     """A message for one client.
 
-    ``frame`` lacks what only the driver knows: attempt, state and the blobs' list. ``admit``
-    decodes a reply and says why it must not count, or None. ``expires_in_s`` is the message's time
-    to live.
+    ``call`` lacks the client's state. ``admit`` decodes a reply and says why it must not count, or
+    None. ``expires_in_s`` is the message's time to live.
     """
 
     id: int
     client: int
-    frame: pb.Task
-    blobs: list[StoredBlob]
+    call: pb.Call
+    message: Outgoing
     admit: Admission
-    settled: Callable[[Outcome], None]
+    settled: Callable[[Ending], None]
     expires_in_s: float
 
 
@@ -64,8 +89,11 @@ class WorkerSession(Protocol):
     def give(self, frame: pb.Task, blobs: list[StoredBlob]) -> None:
         """Send the task, and the blobs that the worker lacks."""
 
-    def cancel(self, task: int, attempt: int) -> None:
-        """Tell the worker to drop the task."""
+    def cancel(self, calls: list[int]) -> None:
+        """Tell the worker to drop calls."""
+
+    def flush(self) -> None:
+        """Have the worker send the sums that it holds."""
 
 
 @dataclass(slots=True)
@@ -77,11 +105,38 @@ class ClientState:
 
 
 @dataclass(slots=True)
+class _Expiry:
+    """When the messages that were sent together expire: one timer for all of them."""
+
+    open: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+    def settled(self) -> None:
+        self.open -= 1
+        if not self.open and self.timer is not None:
+            self.timer.cancel()
+
+
+@dataclass(slots=True)
 class _Live:
     task: NewTask
-    expiry: asyncio.TimerHandle
+    expiry: _Expiry
     failure: pb.Failure | None = None
     answer: Answer | None = None
+    state: ClientState = field(default_factory=ClientState)
+
+
+@dataclass(slots=True)
+class Examined:
+    """What a reply's description tells, before its bytes are there.
+
+    ``known``: blobs by digest that the server has. ``dtypes``: of the blobs that will be summed.
+    ``wanted``: the blobs that have a use.
+    """
+
+    known: dict[bytes, StoredBlob]
+    dtypes: dict[int, np.dtype[np.generic]]
+    wanted: set[int]
 
 
 class Driver:
@@ -95,10 +150,13 @@ class Driver:
     ) -> None:
         self._loop = loop
         self._dispatcher = dispatcher
+        dispatcher.batch = self._batch
         self._keep_state = keep_state
         self._live: dict[int, _Live] = {}
         self._states: dict[int, ClientState] = {}
         self._sessions: dict[str, WorkerSession] = {}
+        self._pace: dict[str, float] = {}  # seconds that a call takes
+        self._accepting: set[asyncio.Task[Any]] = set()
         self.bytes_up = 0
         self.bytes_down = 0
         self.changed: Callable[[], None] = lambda: None
@@ -110,7 +168,10 @@ class Driver:
         self._loop.call_soon_threadsafe(self._submit, tasks)
 
     def withdraw(self, ids: Iterable[int], code: pb.Failure.Code, reason: str) -> None:
-        """Stop waiting for tasks; those that are not over are settled with this failure."""
+        """Stop waiting for tasks; those that are not over are settled with this failure.
+
+        Updates that clients have delivered already, and that are in a worker's sum, still count.
+        """
         self._loop.call_soon_threadsafe(self._withdraw, list(ids), code, reason)
 
     # ------------------------------------------------------------- from sessions
@@ -122,7 +183,7 @@ class Driver:
         self.changed()
 
     def leave(self, session: WorkerSession, reason: str) -> None:
-        """A worker's session has ended; its place may have been taken by a newer one."""
+        """A worker is gone for good; its place may have been taken by a newer one."""
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
             self._perform(self._dispatcher.leave(session.name, reason))
@@ -133,40 +194,70 @@ class Driver:
         if self._sessions.get(session.name) is session:
             self._perform(self._dispatcher.ready(session.name))
 
-    def blobs_of(self, session: WorkerSession, reply: pb.Reply) -> dict[bytes, StoredBlob] | None:
-        """The task's blobs by digest, or None if a reply from there would not count."""
-        if not self._holds(session, reply):
-            return None
-        live = self._live[reply.task]
-        state = self._states.get(live.task.client)
-        known = [*live.task.blobs, *(state.blobs if state else [])]
-        return {blob.digest: blob for blob in known}
+    def lost(self, session: WorkerSession, calls: Iterable[int]) -> None:
+        """A worker is there, and does not have these of its calls any more."""
+        if self._sessions.get(session.name) is session:
+            reason = "the connection was cut"
+            self._perform(self._dispatcher.lose(session.name, calls, reason))
 
-    async def answered(self, session: WorkerSession, answer: Answer) -> str:
-        """A reply is there, whole. Returns why it did not count, or an empty string."""
-        reply = answer.reply
-        if not self._holds(session, reply):
-            return "nobody waits for this reply any more"
-        live = self._live[reply.task]
-        if reply.WhichOneof("outcome") is None:
-            raise Rejected("a reply with neither content nor failure")
-        if reply.HasField("failure"):
-            live.failure = reply.failure
-            retry = reply.failure.code == pb.Failure.KILLED
-            self._fail(session, reply, reply.failure.reason, retry=retry)
-            return ""
-        refused, state = await self._checked(live.task, answer)
-        if not self._holds(session, reply):
-            return "nobody waits for this reply any more"
-        if refused:
-            reason = refusal_text(refused)
-            live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=reason)
-            self._fail(session, reply, reason, retry=False)
-            return reason
-        live.answer = answer
-        self._states[live.task.client] = state
-        self._perform(self._dispatcher.answer(session.name, reply.task, reply.attempt))
-        return ""
+    def examine(self, session: WorkerSession, reply: pb.Reply) -> Examined:
+        """Which of a reply's bytes are wanted; Rejected where its description breaks a rule."""
+        known: dict[bytes, StoredBlob] = {}
+        dtypes: dict[int, np.dtype[np.generic]] = {}
+        wanted: set[int] = set()
+        for outcome in reply.outcomes:
+            if not self._runs(session, reply.assignment, outcome.call):
+                continue
+            live = self._live[outcome.call]
+            state = self._states.get(live.task.client)
+            known |= {blob.digest: blob for blob in live.task.message.blobs}
+            known |= {blob.digest: blob for blob in state.blobs} if state else {}
+            fold = live.task.message.fold
+            if fold is not None and not outcome.held and outcome.HasField("content"):
+                if fold.refusal(outcome, reply.blobs) is not None:
+                    continue  # refused when it is taken; its bytes need not come
+                dtypes |= fold.dtypes(outcome)
+            for content in (outcome.content, outcome.state):
+                wanted |= {entry.blob for entry in contents.references(content)}
+        return Examined(known, dtypes, wanted)
+
+    def examine_sum(self, session: WorkerSession, update: pb.Sum) -> Examined:
+        """The same of a worker's sum."""
+        fold = self._fold_of(session, update)
+        if fold is None:
+            return Examined({}, {}, set())
+        fold.check_sum(update)
+        blobs = self._live[update.calls[0]].task.message.blobs
+        dtypes = fold.sum_dtypes(update)
+        wanted = {each.blob for each in update.tensors if each.raw or each.blocks}
+        return Examined({blob.digest: blob for blob in blobs}, dtypes, wanted)
+
+    async def answered(
+        self, session: WorkerSession, reply: pb.Reply, landed: Sequence[Landed]
+    ) -> list[pb.Refusal]:
+        """A reply is there, whole. Returns the calls that did not count, and why."""
+        if reply.outcomes and reply.seconds > 0:
+            kinds = {
+                self._live[each.call].task.message.kind.pace
+                for each in reply.outcomes
+                if each.call in self._live
+            }
+            for pace in kinds:
+                self._pace[pace] = reply.seconds / len(reply.outcomes)
+        return await self._take(session, reply, landed)
+
+    async def summed(
+        self, session: WorkerSession, update: pb.Sum, landed: Sequence[Landed]
+    ) -> list[pb.Refusal]:
+        """A worker's sum is there, whole. Returns the calls that did not count, and why."""
+        return await self._take_sum(session, update, landed)
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Once begun, an update is counted to the end, even if its stream is cut meanwhile."""
+        task = asyncio.ensure_future(work)
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+        return await asyncio.shield(task)
 
     # ------------------------------------------------------------- what is so now
 
@@ -180,96 +271,260 @@ class Driver:
         """Workers that are connected."""
         return self._dispatcher.sessions
 
-    # ------------------------------------------------------------- inside
+    # ------------------------------------------------------------- replies
 
-    def _holds(self, session: WorkerSession, reply: pb.Reply) -> bool:
-        return self._sessions.get(session.name) is session and self._dispatcher.holds(
-            session.name, reply.task, reply.attempt
-        )
+    async def _take(
+        self, session: WorkerSession, reply: pb.Reply, landed: Sequence[Landed]
+    ) -> list[pb.Refusal]:
+        refused = []
+        for outcome in reply.outcomes:
+            reason = await self._take_one(session, reply, outcome, landed)
+            if reason:
+                refused.append(pb.Refusal(call=outcome.call, reason=reason))
+        return refused
 
-    def _fail(self, session: WorkerSession, reply: pb.Reply, reason: str, *, retry: bool) -> None:
-        self._perform(
-            self._dispatcher.fail(session.name, reply.task, reply.attempt, reason, retry=retry)
-        )
+    async def _take_one(
+        self,
+        session: WorkerSession,
+        reply: pb.Reply,
+        outcome: pb.Outcome,
+        landed: Sequence[Landed],
+    ) -> str:
+        if not self._runs(session, reply.assignment, outcome.call):
+            return _NOBODY
+        live = self._live[outcome.call]
+        match outcome.WhichOneof("kind"):
+            case "failure":
+                self._failed(live, outcome.failure)
+                return ""
+            case None:
+                raise Rejected("a reply with neither content nor failure")
+        answer = Answer(outcome, _Views(landed))
+        blobs = {entry.blob for entry in contents.references(outcome.content)}
+        nbytes = sum(landed[blob].nbytes for blob in blobs if blob < len(landed))
+        reason = await self._checked(live, answer, reply, landed, nbytes)
+        if not self._runs(session, reply.assignment, outcome.call):
+            return _NOBODY
+        if reason:
+            self._refuse(live, reason)
+            return reason
+        fold = live.task.message.fold
+        live.answer = answer
+        if outcome.held:
+            self._perform(self._dispatcher.hold(outcome.call))
+            return ""
+        self._states[live.task.client] = live.state
+        # From here on it counts: nobody can lose or withdraw it.
+        self._perform(self._dispatcher.answer(outcome.call))
+        if fold is not None:
+            await _off_loop(nbytes, fold.add, outcome, reply.blobs, landed, live.task.message.sent)
+        live.task.settled(answer)
+        return ""
 
-    async def _checked(self, task: NewTask, answer: Answer) -> tuple[str | None, ClientState]:
-        """Why the reply may not count, or None; and the client's new state."""
-        state = ClientState()
+    async def _checked(
+        self,
+        live: _Live,
+        answer: Answer,
+        reply: pb.Reply,
+        landed: Sequence[Landed],
+        nbytes: int,
+    ) -> str | None:
+        """Why the reply may not count, or None; the client's new state is put by."""
+        fold = live.task.message.fold
+        outcome = answer.outcome
         try:
-            state = self._keep_state(answer)
-            if sum(map(len, answer.blobs)) <= _CHECK_INLINE_BYTES:
-                return task.admit(answer), state
-            return await asyncio.to_thread(task.admit, answer), state
+            live.state = self._keep_state(answer)
+            if outcome.held and fold is None:
+                return "its arrays were held back, and they are needed"
+            if fold is not None:
+                reason = fold.refusal(outcome, reply.blobs)
+                if reason is None and not outcome.held:
+                    reason = await _off_loop(nbytes, fold.unfit, outcome, landed)
+                return reason or live.task.admit(answer)
+            return await _off_loop(nbytes, live.task.admit, answer)
         except Rejected as error:
-            return error.message, state
+            return error.message
         except Exception as error:
             # Whatever the client sent, it must not cost the worker that carried it.
             log.exception("a reply could not be checked")
-            return f"it could not be checked: {type(error).__name__}: {error}", state
+            return f"it could not be checked: {type(error).__name__}: {error}"
+
+    async def _take_sum(
+        self, session: WorkerSession, update: pb.Sum, landed: Sequence[Landed]
+    ) -> list[pb.Refusal]:
+        fold = self._fold_of(session, update)
+        if fold is None:
+            return [pb.Refusal(call=call, reason=_NOBODY) for call in update.calls]
+        lives = [self._live[call] for call in update.calls]
+        answers = [live.answer for live in lives if live.answer is not None]
+        nbytes = sum(each.nbytes for each in landed)
+        reason = await _off_loop(nbytes, fold.sum_unfit, update, answers[0].outcome, landed)
+        if not all(self._holds(session, call) for call in update.calls):
+            return [pb.Refusal(call=call, reason=_NOBODY) for call in update.calls]
+        if reason:
+            for live in lives:
+                self._refuse(live, reason)
+            return [pb.Refusal(call=call, reason=reason) for call in update.calls]
+        for live in lives:
+            self._states[live.task.client] = live.state
+            self._perform(self._dispatcher.answer(live.task.id))
+        outcomes = [answer.outcome for answer in answers]
+        sent = lives[0].task.message.sent
+        await _off_loop(nbytes, fold.add_sum, update, outcomes, landed, sent)
+        for live, answer in zip(lives, answers, strict=True):
+            live.task.settled(answer)
+        return []
+
+    def _failed(self, live: _Live, failure: pb.Failure) -> None:
+        if failure.code == pb.Failure.NOT_SERVED:
+            self._perform(self._dispatcher.postpone(live.task.id))
+            return
+        live.failure = failure
+        retry = failure.code == pb.Failure.KILLED
+        self._perform(self._dispatcher.fail(live.task.id, failure.reason, retry=retry))
+
+    def _refuse(self, live: _Live, reason: str) -> None:
+        text = refusal_text(reason)
+        live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=text)
+        self._perform(self._dispatcher.fail(live.task.id, text, retry=False))
+
+    # ------------------------------------------------------------- inside
+
+    def _fold_of(self, session: WorkerSession, update: pb.Sum) -> Fold | None:
+        """Where a sum belongs, or None if it is not expected any more."""
+        calls = list(update.calls)
+        if not calls or not all(self._holds(session, call) for call in calls):
+            return None
+        messages = {id(self._live[call].task.message) for call in calls}
+        fold = self._live[calls[0]].task.message.fold
+        if len(messages) != 1 or fold is None or len(set(calls)) != len(calls):
+            raise Rejected("a sum of calls that do not belong together")
+        return fold
+
+    def _runs(self, session: WorkerSession, assignment: int, call: int) -> bool:
+        return self._sessions.get(session.name) is session and self._dispatcher.holds(
+            session.name, assignment, call
+        )
+
+    def _holds(self, session: WorkerSession, call: int) -> bool:
+        return self._sessions.get(session.name) is session and self._dispatcher.held(
+            session.name, call
+        )
+
+    def _batch(self, kind: Kind) -> int:
+        """How many calls of a kind are worth one assignment."""
+        pace = self._pace.get(kind.pace)
+        if pace is None:
+            return 1
+        return max(1, min(kind.most, BATCH_CALLS, math.floor(BATCH_S / max(pace, 1e-6))))
 
     def _submit(self, tasks: list[NewTask]) -> None:
+        together: dict[float, list[int]] = {}
+        expiries: dict[float, _Expiry] = {}
         for task in tasks:
-            expiry = self._loop.call_later(
-                task.expires_in_s, self._withdraw, [task.id], pb.Failure.EXPIRED, _EXPIRED
-            )
+            # A timer for each of thousands of tasks would cost more than it tells.
+            seconds = math.ceil(task.expires_in_s * 10) / 10
+            expiry = expiries.setdefault(seconds, _Expiry())
+            expiry.open += 1
             self._live[task.id] = _Live(task, expiry)
-        self._perform(self._dispatcher.submit((task.id, task.client) for task in tasks))
+            together.setdefault(seconds, []).append(task.id)
+        for seconds, ids in together.items():
+            expiries[seconds].timer = self._loop.call_later(
+                seconds, self._withdraw, ids, pb.Failure.EXPIRED, _EXPIRED
+            )
+        self._perform(
+            self._dispatcher.submit((task.id, task.client, task.message.kind) for task in tasks)
+        )
 
     def _withdraw(self, ids: list[int], code: pb.Failure.Code, reason: str) -> None:
-        for task_id in ids:
-            if task_id in self._live:
-                self._live[task_id].failure = pb.Failure(code=code, reason=reason)
-        self._perform(self._dispatcher.withdraw(ids, reason))
+        live = [self._live[task_id] for task_id in ids if task_id in self._live]
+        for each in live:
+            each.failure = pb.Failure(code=code, reason=reason)
+        self._perform(self._dispatcher.withdraw([each.task.id for each in live], reason))
+        self._perform(self._dispatcher.flush())
 
-    def _perform(self, effects: list[Effect]) -> None:
+    def _perform(self, effects: Iterable[Effect]) -> None:
         todo = deque(effects)
+        revoked: dict[str, list[int]] = {}
+        happened = bool(todo)
         while todo:
             effect = todo.popleft()
             match effect:
-                case Assign(session, task_id, attempt):
-                    todo += self._give(session, task_id, attempt)
-                case Revoke(session, task_id, attempt):
-                    if session in self._sessions:
-                        self._sessions[session].cancel(task_id, attempt)
+                case Assign():
+                    todo += self._give(effect)
+                case Revoke(session, task_id):
+                    revoked.setdefault(session, []).append(task_id)
+                case Flush(session):
+                    self._sessions[session].flush()
                 case Settle():
                     self._settle(effect)
-        if effects:
+        for session, calls in revoked.items():
+            if session in self._sessions:
+                self._sessions[session].cancel(calls)
+        if happened:
             self.changed()
 
-    def _give(self, session: str, task_id: int, attempt: int) -> list[Effect]:
-        """Send a task to a worker; where it is too large to be sent, it has failed."""
-        live = self._live[task_id]
+    def _give(self, assign: Assign) -> list[Effect]:
+        """Send tasks to a worker; where they are too large to be sent, they have failed."""
+        lives = [self._live[task_id] for task_id in assign.tasks]
+        message = lives[0].task.message
         frame = pb.Task()
-        frame.CopyFrom(live.task.frame)
-        frame.attempt = attempt
-        blobs = list(live.task.blobs)
-        state = self._states.get(live.task.client)
-        if state is not None:
-            frame.state.CopyFrom(state.content)
-            # The state's blobs follow the message's.
-            contents.renumber(frame.state, len(blobs).__add__)
-            blobs += state.blobs
+        frame.CopyFrom(message.frame)
+        if not assign.hold:
+            frame.ClearField("fold")
+        frame.assignment = assign.assignment
+        blobs = list(message.blobs)
+        for live in lives:
+            call = frame.calls.add()
+            call.CopyFrom(live.task.call)
+            state = self._states.get(live.task.client)
+            if state is not None:
+                call.state.CopyFrom(state.content)
+                # The states' blobs follow the message's.
+                contents.renumber(call.state, len(blobs).__add__)
+                blobs += state.blobs
         try:
-            self._sessions[session].give(frame, blobs)
+            self._sessions[assign.session].give(frame, blobs)
         except Rejected as error:
             reason = f"the message cannot be sent: {error.message}"
-            live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=reason)
-            failed = self._dispatcher.fail(session, task_id, attempt, reason, retry=False)
-            return failed + self._dispatcher.ready(session)
+            effects: list[Effect] = []
+            for live in lives:
+                live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=reason)
+                effects += self._dispatcher.fail(live.task.id, reason, retry=False)
+            return effects + self._dispatcher.ready(assign.session)
         return []
 
     def _settle(self, effect: Settle) -> None:
         live = self._live.pop(effect.task)
-        live.expiry.cancel()
+        live.expiry.settled()
         if effect.state is TaskState.ANSWERED:
-            assert live.answer is not None
-            live.task.settled(live.answer)
-        elif live.failure is not None:
+            return  # told when its update has been counted
+        if live.failure is not None:
             # The dispatcher's reason also says how often it was tried.
             live.failure.reason = effect.reason
             live.task.settled(live.failure)
         else:
             live.task.settled(pb.Failure(code=pb.Failure.LOST, reason=effect.reason))
+
+
+class _Views(Sequence[memoryview]):
+    """The blobs of a reply, looked at only where somebody needs them."""
+
+    def __init__(self, landed: Sequence[Landed]) -> None:
+        self._landed = landed
+
+    def __len__(self) -> int:
+        return len(self._landed)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._landed[index].view()
+
+
+async def _off_loop(nbytes: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Do the work here if it is little, and on a thread if it is much."""
+    if nbytes <= _INLINE_BYTES:
+        return work(*arguments)
+    return await asyncio.to_thread(work, *arguments)
 
 
 def refusal_text(reason: str) -> str:
@@ -278,3 +533,4 @@ def refusal_text(reason: str) -> str:
 
 
 _EXPIRED = "the message's time to live ran out before a reply came"
+_NOBODY = "nobody waits for this reply any more"

@@ -10,14 +10,16 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from fedkube.core.errors import Rejected
+from fedkube.core.errors import FedKubeError, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
 from fedkube.wire.identity import Role
-from fedkube.wire.limits import PROTOCOL
+from fedkube.wire.limits import PROTOCOL, RESUME_S
+from fedkube_server.credits import Credits
 from fedkube_server.driver import Driver
+from fedkube_server.landing import Spool
 from fedkube_server.recorder import Recorder
-from fedkube_server.sessions import Session
+from fedkube_server.sessions import Session, Site
 
 log = logging.getLogger("fedkube.server")
 
@@ -36,14 +38,19 @@ class Exchange:
         welcome: Callable[[], pb.Welcome],
         app_broken: Callable[[str], None],
         stop: Callable[[str, bool], None],
+        spool: Spool,
+        broken: Callable[[FedKubeError], None],
     ) -> None:
         self._run = run
         self._driver = driver
         self._recorder = recorder
         self._welcome = welcome
-        self._app_broken = app_broken
         self._stop = stop
+        self._site = Site(driver, spool, Credits(), app_broken, broken)
         self._sessions: dict[str, Session] = {}
+        self._pumps: dict[str, asyncio.Task[None]] = {}  # of workers that are connected
+        self._leaving: dict[str, asyncio.TimerHandle] = {}  # of workers that were cut off
+        self._looking: asyncio.Task[None] | None = None
         self._watchers: set[asyncio.Event] = set()
         self._over = False
 
@@ -83,34 +90,31 @@ class Exchange:
     async def _session(self, _: AsyncIterator[bytes], context: Any) -> None:
         try:
             identity = channels.peer_identity(context, self._run, Role.WORKER)
-            session = await self._greet(context, identity.name)
+            session = self._seat(identity.name, await self._greet(context, identity.name))
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
             return
-        older = self._sessions.get(identity.name)
-        if older is not None:
-            log.warning("worker %s connected again; its older session is closed", identity.name)
-            self._driver.leave(older, "the worker connected again")
-            older.close("a newer session took this place")
-        self._sessions[identity.name] = session
-        self._driver.join(session)
-        reason = "the worker was lost"
         pump = asyncio.create_task(session.pump(context.write))
+        self._pumps[session.name] = pump
+        reason = ""
         try:
             if self._over:
                 session.close("the run is over")
             await _read_until_closed(session, context, pump)
+            reason = session.trouble
         except Rejected as error:
-            reason = f"worker {identity.name} broke a rule of the exchange: {error.message}"
-            log.warning("%s", reason)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            reason = error.message
+        except FedKubeError as error:
+            self._site.broken(error)
         finally:
             pump.cancel()
-            self._driver.leave(session, reason)
-            if self._sessions.get(identity.name) is session:
-                del self._sessions[identity.name]
+            if self._pumps.get(session.name) is pump:
+                del self._pumps[session.name]
+                self._cut(session, reason)
+        if reason:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
 
-    async def _greet(self, context: Any, name: str) -> Session:
+    async def _greet(self, context: Any, name: str) -> pb.Hello:
         first = await context.read()
         if first is grpc.aio.EOF or frames.is_data(first):
             raise Rejected("a session begins with Hello")
@@ -123,9 +127,61 @@ class Exchange:
             )
         if hello.worker != name:
             raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")
-        session = Session(name, self._driver, self._app_broken)
+        return hello
+
+    def _seat(self, name: str, hello: pb.Hello) -> Session:
+        """The worker's session: the one it had before a cut, or a new one."""
+        session = self._sessions.get(name)
+        if name in self._leaving:
+            self._leaving.pop(name).cancel()
+        if session is not None and session.incarnation == hello.incarnation:
+            if name in self._pumps:
+                self._pumps.pop(name).cancel()  # of a stream whose end nobody told us of
+            session.resume(hello)
+        else:
+            if session is not None:
+                log.warning("worker %s connected again; its older session is closed", name)
+                self._retire(session, "the worker connected again")
+                session.close("a newer session took this place")
+            session = Session(name, hello.incarnation, self._site)
+            self._sessions[name] = session
+            self._driver.join(session)
         session.welcome(self._welcome())
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
         return session
+
+    def _cut(self, session: Session, reason: str) -> None:
+        """A stream has ended: the worker may come back, unless it broke a rule."""
+        if reason:
+            reason = f"worker {session.name} broke a rule of the exchange: {reason}"
+            log.warning("%s", reason)
+            self._retire(session, reason)
+        elif self._over:
+            self._retire(session, "the run is over")
+        else:
+            loop = asyncio.get_running_loop()
+            self._leaving[session.name] = loop.call_later(
+                RESUME_S, self._retire, session, "the worker was lost"
+            )
+
+    def _retire(self, session: Session, reason: str) -> None:
+        """The worker is gone for good."""
+        if self._sessions.get(session.name) is session:
+            del self._sessions[session.name]
+            self._driver.leave(session, reason)
+            session.end()
+
+    async def _look(self) -> None:
+        """Now and then, see whether somebody is too slow."""
+        while True:
+            await asyncio.sleep(1.0)
+            now = asyncio.get_running_loop().time()
+            for name, pump in list(self._pumps.items()):
+                session = self._sessions[name]
+                session.trouble = session.look(now) or ""
+                if session.trouble:
+                    pump.cancel()
 
     # ------------------------------------------------------------- the launcher
 

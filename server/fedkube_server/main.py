@@ -19,8 +19,8 @@ from typing import Any
 
 from fedkube.app.records import to_values
 from fedkube.app.tracebacks import headline
-from fedkube.core import logs
-from fedkube.core.errors import Exit, FedKubeError
+from fedkube.core import heap, logs
+from fedkube.core.errors import AppInvalid, Exit, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.core.tasks import Dispatcher
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -33,8 +33,10 @@ from fedkube_server.driver import Driver
 from fedkube_server.exchange import Exchange
 from fedkube_server.flower import app
 from fedkube_server.flower.grid import ExchangeGrid, Federation
+from fedkube_server.flower.rules import stated
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import GRACE_S, Ending, Halt, Halted
+from fedkube_server.landing import Spool
 from fedkube_server.recorder import Recorder
 
 log = logging.getLogger("fedkube.server")
@@ -63,6 +65,7 @@ class ServerProcess:
         self._halt = Halt()
         self._loop = asyncio.new_event_loop()
         self._store = BlobStore()
+        self._spool = Spool(folder.path)
         spec = self._record.spec
         self._driver = Driver(
             self._loop,
@@ -83,6 +86,8 @@ class ServerProcess:
             self._welcome,
             self._app_broken,
             self.stop,
+            self._spool,
+            self._broken,
         )
         self._finishing = threading.Lock()
 
@@ -115,7 +120,11 @@ class ServerProcess:
     def _execute(self) -> Ending:
         spec = self._record.spec
         federation = Federation.of(spec.seed, spec.pool.clients, spec.pool.client_timeout_s)
-        tracker = Tracker(self._recorder, self._halt, federation.node_ids)
+        try:
+            says = stated(spec.run_config)
+        except AppInvalid as error:
+            return Ending.of(error)
+        tracker = Tracker(self._recorder, self._halt, federation.node_ids, says)
         grid = ExchangeGrid(
             app.describe(self._record.run_id),
             federation,
@@ -168,7 +177,11 @@ class ServerProcess:
             flower_run=self._number,
             run_config=to_values(spec.run_config),
             cache_bytes=spec.pool.cache_bytes or 0,
+            partitions=spec.pool.clients,
         )
+
+    def _broken(self, error: FedKubeError) -> None:
+        self._halt.set(Ending.of(error))
 
     def _app_broken(self, traceback: str) -> None:
         message = f"the ClientApp cannot be loaded: {headline(traceback)}"
@@ -233,6 +246,7 @@ def _follow_launcher(descriptor: int, server: ServerProcess) -> None:
 
 def main() -> None:
     """Parse the command line and serve."""
+    heap.keep()
     parser = argparse.ArgumentParser(prog="fedkube_server", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the run folder, with run.json")
     options_for_credentials(parser)

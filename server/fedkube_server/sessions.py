@@ -1,68 +1,115 @@
-"""One connected worker: frames out in order of urgency, replies in as their bytes come."""
+"""One worker: frames out in order of urgency, uploads in as their bytes come.
+
+A session outlives a cut of its stream: the worker comes back within a while, both ends say what
+they have, and transfers go on from where they were.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from weakref import WeakSet
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from fedkube.core.errors import Rejected
+from fedkube.core.errors import FedKubeError, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import frames
-from fedkube.wire.limits import MAX_REPLY_BYTES
-from fedkube.wire.transfers import Incoming, check_announced
+from fedkube.wire.limits import (
+    MAX_REPLY_BYTES,
+    MIN_BYTES_PER_S,
+    MIN_RATE_WINDOW_S,
+    SLOW_BYTES_PER_S,
+    UNASKED_BYTES,
+)
+from fedkube.wire.transfers import Incoming, Progress, check_announced
 from fedkube_server.blobs import StoredBlob
-from fedkube_server.driver import Answer, Driver
+from fedkube_server.credits import Credits
+from fedkube_server.driver import Driver
+from fedkube_server.landing import Landed, Room, Spool
+
+log = logging.getLogger("fedkube.server")
+
+
+# A worker's cache keeps what a task of the last so many has used.
+_REMEMBERED_TASKS = 3
+
+# A shorter time says nothing about how fast an upload is.
+_LOOK_S = 0.5
+
+
+@dataclass(slots=True)
+class Site:
+    """What all sessions of a server share."""
+
+    driver: Driver
+    spool: Spool
+    credits: Credits
+    app_broken: Callable[[str], None]
+    broken: Callable[[FedKubeError], None]  # the server itself has failed
+
+
+@dataclass(slots=True, eq=False)
+class _Arriving:
+    """An upload whose bytes are still coming.
+
+    ``landed``: where each blob is, or will be. ``coming``: those that have to come. ``since``,
+    ``received``: seconds on the loop's clock, and the bytes that came from then on.
+    """
+
+    frame: pb.Reply | pb.Sum
+    landed: list[Landed] = field(default_factory=list)
+    coming: list[tuple[pb.Blob, Landed]] = field(default_factory=list)
+    incoming: Incoming = field(default_factory=Incoming)
+    room: Room | None = None
+    since: float = 0.0
+    received: int = 0
 
 
 class Session:
-    """What a worker's stream is used for. Made when its Hello has been accepted."""
+    """What a worker is to the server, from its first Hello until it is gone."""
 
-    def __init__(self, name: str, driver: Driver, app_broken: Callable[[str], None]) -> None:
+    def __init__(self, name: str, incarnation: str, site: Site) -> None:
         self.name = name
-        self._driver = driver
-        self._app_broken = app_broken
+        self.incarnation = incarnation
+        self.trouble = ""  # why its stream had to be ended
+        self._site = site
+        self._driver = site.driver
         self._control: deque[bytes] = deque()
-        self._bulk: deque[StoredBlob] = deque()
-        self._generation = 0
+        self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
         self._closing = False
-        self._held: WeakSet[StoredBlob] = WeakSet()
-        self._offered: dict[int, StoredBlob] = {}
-        self._current: tuple[int, int] | None = None
-        self._incoming = Incoming()
-        self._reply: _Partial | None = None
+        self._held: dict[bytes, int] = {}  # digests that the worker was sent; last use of each
+        self._tasks = 0
+        self._given: dict[int, dict[int, StoredBlob]] = {}  # assignment to its blobs by id
+        self._calls: dict[int, set[int]] = {}  # assignment to its calls
+        self._uploads: dict[int, _Arriving] = {}
+        self._blobs: dict[int, _Arriving] = {}  # blob id to the upload it is of
+        self._settled = 0  # the newest upload that was settled
 
-    # ------------------------------------------------------------- out
+    # ------------------------------------------------------------- the stream
 
-    def give(self, frame: pb.Task, blobs: list[StoredBlob]) -> None:
-        """Send a task; its blobs follow, but for those that the worker was sent before."""
-        for blob in blobs:
-            held = blob in self._held
-            frame.blobs.add(id=blob.id, digest=blob.digest, nbytes=len(blob.data), held=held)
-        self._send(pb.ServerFrame(task=frame))
-        self._current = (frame.id, frame.attempt)
-        self._offered = {blob.id: blob for blob in blobs}
-        for blob in self._offered.values():
-            if blob not in self._held:
-                self._bulk.append(blob)
-                self._held.add(blob)
-
-    def cancel(self, task: int, attempt: int) -> None:
-        """Tell the worker to drop a task."""
+    def resume(self, hello: pb.Hello) -> None:
+        """The worker is back: forget what was on its way, and find out what the cut swallowed."""
+        self._control.clear()
         self._bulk.clear()
-        self._generation += 1
-        self._current = None
-        if self._reply is not None:
-            self._incoming.forget(blob.id for blob in self._reply.reply.blobs)
-            self._reply = None
-        for blob in self._offered.values():
-            # It may not have been sent yet, so it is offered again with the next task.
-            self._held.discard(blob)
-        self._send(pb.ServerFrame(cancel=pb.Cancel(task=task, attempt=attempt)))
+        now = asyncio.get_running_loop().time()
+        for arriving in self._uploads.values():
+            arriving.since, arriving.received = now, 0
+        there = set(hello.assignments)
+        announced = {
+            each.frame.assignment
+            for each in self._uploads.values()
+            if isinstance(each.frame, pb.Reply)
+        }
+        for assignment in [each for each in self._calls if each not in there | announced]:
+            self._driver.lost(self, self._calls[assignment])
+            self._forget(assignment)
+        unknown = there - set(self._calls)
+        if unknown:
+            self._send(pb.ServerFrame(cancel=pb.Cancel(assignments=sorted(unknown))))
+        if hello.held:
+            self.flush()  # the word of it may have been lost
 
     def welcome(self, welcome: pb.Welcome) -> None:
         """Answer the worker's Hello."""
@@ -75,36 +122,67 @@ class Session:
             self._closing = True
             self._wake.set()
 
+    def end(self) -> None:
+        """The worker is gone for good; what has arrived whole is still counted."""
+        for arriving in list(self._uploads.values()):
+            if arriving.incoming.waiting or arriving.room is None:
+                self._drop(arriving)
+
+    # ------------------------------------------------------------- out
+
+    def give(self, frame: pb.Task, blobs: list[StoredBlob]) -> None:
+        """Send a task; its blobs follow, but for those that the worker was sent before."""
+        self._tasks += 1
+        offered = {blob.id: blob for blob in blobs}
+        fresh = [blob for blob in offered.values() if blob.digest not in self._held]
+        for blob in blobs:
+            held = blob.digest in self._held
+            frame.blobs.add(id=blob.id, digest=blob.digest, nbytes=len(blob.data), held=held)
+        self._send(pb.ServerFrame(task=frame))
+        self._given[frame.assignment] = offered
+        self._calls[frame.assignment] = {call.id for call in frame.calls}
+        self._bulk += [(blob.id, [blob.data], 0) for blob in fresh]
+        self._held |= {blob.digest: self._tasks for blob in blobs}
+        if len(self._held) > 2 * len(blobs):
+            # Only what a worker still has is of use; it asks where we are wrong.
+            recent = self._tasks - _REMEMBERED_TASKS
+            self._held = {key: last for key, last in self._held.items() if last > recent}
+
+    def cancel(self, calls: list[int]) -> None:
+        """Tell the worker to drop calls."""
+        gone = set(calls)
+        for assignment, its in list(self._calls.items()):
+            if its <= gone:
+                # Its blobs may not have been sent yet, so they are offered again with the next.
+                for blob in self._given[assignment].values():
+                    self._held.pop(blob.digest, None)
+                self._bulk.clear()
+                self._forget(assignment)
+        self._send(pb.ServerFrame(cancel=pb.Cancel(calls=calls)))
+
+    def flush(self) -> None:
+        """Have the worker send the sums that it holds."""
+        self._send(pb.ServerFrame(flush=pb.Flush()))
+
     async def pump(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Write what there is to write until the session is closed; control frames go first."""
         while True:
-            await self._flush(write)
-            if self._bulk:
-                await self._send_blob(self._bulk.popleft(), write)
-            elif self._closing and not self._control:
+            while self._control or self._bulk:
+                frame = self._control.popleft() if self._control else frames.next_data(self._bulk)
+                self._driver.bytes_down += len(frame)
+                await write(frame)
+            if self._closing:
                 return
-            else:
-                self._wake.clear()
-                await self._wake.wait()
-
-    async def _flush(self, write: Callable[[bytes], Awaitable[None]]) -> None:
-        while self._control:
-            frame = self._control.popleft()
-            self._driver.bytes_down += len(frame)
-            await write(frame)
-
-    async def _send_blob(self, blob: StoredBlob, write: Callable[[bytes], Awaitable[None]]) -> None:
-        generation = self._generation
-        for frame in frames.data(blob.id, blob.data):
-            await self._flush(write)
-            if generation != self._generation:
-                return  # cancelled: the worker has been told to forget what it has of this
-            self._driver.bytes_down += len(frame)
-            await write(frame)
+            self._wake.clear()
+            await self._wake.wait()
 
     def _send(self, frame: pb.ServerFrame) -> None:
         self._control.append(frames.control(frame))
         self._wake.set()
+
+    def _forget(self, assignment: int) -> None:
+        self._given.pop(assignment, None)
+        self._calls.pop(assignment, None)
 
     # ------------------------------------------------------------- in
 
@@ -112,9 +190,8 @@ class Session:
         """A frame has come; Rejected breaks the session."""
         self._driver.bytes_up += len(frame)
         if frames.is_data(frame):
-            whole = self._incoming.write(*frames.read_data(frame))
-            if whole and self._reply is not None and not self._incoming.waiting:
-                await self._complete()
+            for part in frames.read_data(frame):
+                await self._data(*part)
             return
         message = frames.read_control(frame, pb.WorkerFrame)
         match message.WhichOneof("kind"):
@@ -123,63 +200,152 @@ class Session:
             case "need":
                 self._resend(message.need)
             case "reply":
-                await self._begin_reply(message.reply)
+                await self._announced(message.reply)
+            case "sum":
+                await self._announced(message.sum)
             case "app_broken":
-                self._app_broken(message.app_broken.traceback)
+                self._site.app_broken(message.app_broken.traceback)
             case other:
                 raise Rejected(f"frame {other!r} does not belong here")
 
     def _resend(self, need: pb.Need) -> None:
-        if self._current != (need.task, need.attempt):
+        offered = self._given.get(need.of)
+        if offered is None:
             return  # asked before the worker heard that the task was taken back
-        for number in need.blobs:
-            if number not in self._offered:
-                raise Rejected(f"blob {number} was asked for and never offered")
-            self._bulk.append(self._offered[number])
+        for want in need.wants:
+            blob = offered.get(want.blob)
+            if blob is None:
+                raise Rejected(f"blob {want.blob} was asked for and never offered")
+            if want.offset > len(blob.data):
+                raise Rejected(f"blob {want.blob} ends before byte {want.offset}")
+            self._bulk.append((blob.id, [blob.data], want.offset))
         self._wake.set()
 
-    async def _begin_reply(self, reply: pb.Reply) -> None:
-        if self._reply is not None:
-            raise Rejected("a reply began before the one before was whole")
-        known = self._driver.blobs_of(self, reply)
-        if known is None:
-            self._settled(reply, "nobody waits for this reply any more")
+    # ------------------------------------------------------------- uploads
+
+    async def _announced(self, frame: pb.Reply | pb.Sum) -> None:
+        if frame.upload <= self._settled:
+            self._settle(frame.upload, [])  # it was, and the word of it was lost
             return
-        check_announced(reply.blobs, MAX_REPLY_BYTES)
-        partial = _Partial(reply, [])
-        for blob in reply.blobs:
-            if blob.held:
-                if blob.digest not in known:
-                    raise Rejected("a reply refers to bytes that the server did not send")
-                partial.blobs.append(known[blob.digest].data)
+        arriving = self._uploads.get(frame.upload)
+        if arriving is not None:
+            self._ask(arriving)  # again after a cut
+            return
+        check_announced(frame.blobs, MAX_REPLY_BYTES)
+        arriving = self._examine(frame)
+        self._uploads[frame.upload] = arriving
+        if not any(blob.nbytes for blob, _ in arriving.coming) or (
+            frame.bytes_follow and sum(blob.nbytes for blob in frame.blobs) <= UNASKED_BYTES
+        ):
+            self._make_room(arriving)
+            await self._go_on(arriving)
+        else:
+            self._site.credits.ask(arriving, lambda: self._granted(arriving))
+
+    def _examine(self, frame: pb.Reply | pb.Sum) -> _Arriving:
+        """Which of the upload's blobs have to come, and where each will be."""
+        if isinstance(frame, pb.Reply):
+            seen = self._driver.examine(self, frame)
+        else:
+            seen = self._driver.examine_sum(self, frame)
+        arriving = _Arriving(frame)
+        for index, blob in enumerate(frame.blobs):
+            known = seen.known.get(blob.digest)
+            if blob.held and index in seen.wanted and known is None:
+                raise Rejected("an upload refers to bytes that the server did not send")
+            if blob.held and known is not None:
+                arriving.landed.append(Landed.known(known.data))
+            elif index in seen.wanted:
+                arriving.landed.append(Landed(blob.nbytes, seen.dtypes.get(index)))
+                arriving.coming.append((blob, arriving.landed[-1]))
+            else:
+                arriving.landed.append(Landed.known(memoryview(b"")))
+        return arriving
+
+    def _granted(self, arriving: _Arriving) -> None:
+        self._make_room(arriving)
+        self._ask(arriving)
+
+    def _make_room(self, arriving: _Arriving) -> None:
+        arriving.room = self._site.spool.room([landed for _, landed in arriving.coming])
+        arriving.since = asyncio.get_running_loop().time()
+        for blob, landed in arriving.coming:
+            if not arriving.incoming.expect(blob, landed.write):
+                if blob.id in self._blobs:
+                    raise Rejected(f"blob {blob.id} was announced twice")
+                self._blobs[blob.id] = arriving
+
+    def _ask(self, arriving: _Arriving) -> None:
+        wants = arriving.incoming.wants()
+        if wants:
+            need = pb.Need(of=arriving.frame.upload, wants=wants)
+            self._send(pb.ServerFrame(need=need))
+
+    async def _data(self, number: int, offset: int, data: memoryview) -> None:
+        arriving = self._blobs.get(number)
+        if arriving is None:
+            return  # of an upload that has no use any more
+        arriving.received += len(data)
+        match arriving.incoming.write(number, offset, data):
+            case Progress.CORRUPT:
+                log.warning("an array from %s came with a wrong digest: asked again", self.name)
+                want = pb.Want(blob=number, offset=0)
+                need = pb.Need(of=arriving.frame.upload, wants=[want])
+                self._send(pb.ServerFrame(need=need))
+            case Progress.WHOLE:
+                del self._blobs[number]
+                await self._go_on(arriving)
+
+    async def _go_on(self, arriving: _Arriving) -> None:
+        if not arriving.incoming.waiting:
+            await self._driver.to_the_end(self._take(arriving))
+
+    async def _take(self, arriving: _Arriving) -> None:
+        """All of it is there."""
+        self._site.credits.release(arriving)
+        frame = arriving.frame
+        try:
+            if isinstance(frame, pb.Reply):
+                refused = await self._driver.answered(self, frame, arriving.landed)
+                self._forget(frame.assignment)
+            else:
+                refused = await self._driver.summed(self, frame, arriving.landed)
+            self._settle(frame.upload, refused)
+        except FedKubeError as error:
+            if isinstance(error, Rejected):
+                raise
+            self._site.broken(error)
+        finally:
+            self._drop(arriving)
+
+    def _drop(self, arriving: _Arriving) -> None:
+        self._site.credits.release(arriving)
+        self._uploads.pop(arriving.frame.upload, None)
+        for blob, _ in arriving.coming:
+            self._blobs.pop(blob.id, None)
+        if arriving.room is not None:
+            arriving.room.close()
+            arriving.room = None
+
+    def _settle(self, upload: int, refused: list[pb.Refusal]) -> None:
+        self._settled = max(self._settled, upload)
+        self._send(pb.ServerFrame(settled=pb.Settled(upload=upload, refused=refused)))
+
+    def look(self, now: float) -> str | None:
+        """Look at how fast uploads come; why the session must end, where one is too slow."""
+        for arriving in self._uploads.values():
+            elapsed = now - arriving.since
+            if arriving.room is None or elapsed < _LOOK_S:
                 continue
-            # Not zeroed first: every byte is written before anything reads it.
-            into = np.empty(blob.nbytes, np.uint8).data
-            self._incoming.expect(blob, into)
-            partial.blobs.append(into)
-        self._reply = partial
-        if not self._incoming.waiting:
-            await self._complete()
-
-    async def _complete(self) -> None:
-        partial, self._reply = self._reply, None
-        assert partial is not None
-        refused = await self._driver.answered(self, Answer(partial.reply, partial.blobs))
-        self._settled(partial.reply, refused)
-
-    def _settled(self, reply: pb.Reply, refused: str) -> None:
-        self._send(
-            pb.ServerFrame(
-                settled=pb.Settled(task=reply.task, attempt=reply.attempt, refused=refused)
-            )
-        )
-
-
-class _Partial:
-    """A reply whose bytes are still coming."""
-
-    __slots__ = ("blobs", "reply")
-
-    def __init__(self, reply: pb.Reply, blobs: list[memoryview]) -> None:
-        self.reply = reply
-        self.blobs = blobs
+            rate = arriving.received / elapsed
+            if rate < SLOW_BYTES_PER_S:
+                # Its bytes do not pile up anywhere, so another may send beside it.
+                self._site.credits.release(arriving)
+            if elapsed >= MIN_RATE_WINDOW_S:
+                if rate < MIN_BYTES_PER_S and arriving.incoming.waiting:
+                    return (
+                        f"an upload came with {rate:.0f} bytes a second, and at least "
+                        f"{MIN_BYTES_PER_S} are needed"
+                    )
+                arriving.since, arriving.received = now, 0
+        return None

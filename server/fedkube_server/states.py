@@ -10,9 +10,9 @@ from fedkube_server.driver import Answer, ClientState
 
 
 def keep(answer: Answer, store: BlobStore) -> ClientState:
-    """The state in a reply, with only the blobs that it refers to."""
+    """The state after a call, with only the blobs that it refers to."""
     content = pb.Content()
-    content.CopyFrom(answer.reply.state)
+    content.CopyFrom(answer.outcome.state)
     blobs: list[StoredBlob] = []
     numbers: dict[int, int] = {}
 
@@ -21,7 +21,8 @@ def keep(answer: Answer, store: BlobStore) -> ClientState:
             if old >= len(answer.blobs):
                 raise Rejected(f"the client's state refers to blob {old}, which did not come")
             numbers[old] = len(blobs)
-            blobs.append(store.put(answer.blobs[old], answer.reply.blobs[old].digest))
+            # Copied: what the reply has landed in will be used again.
+            blobs.append(store.put(memoryview(bytes(answer.blobs[old]))))
         return numbers[old]
 
     contents.renumber(content, number)

@@ -11,7 +11,8 @@ import safetensors.numpy
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store.history import Round
-from fedkube.store.run_folder import Model, RunFolder, render_history, serialise
+from fedkube.store.run_folder import Model, RunFolder, render_history, safetensors_file
+from fedkube.wire.tensors import DTYPES
 
 ARRAYS = {"b": np.arange(3, dtype="f4"), "a": np.ones((2, 2))}
 
@@ -102,6 +103,15 @@ def test_both_histories_are_written(folder):
 # ------------------------------------------------------------- arrays
 
 
+def serialise(arrays):
+    return b"".join(safetensors_file(arrays))
+
+
+def test_a_model_is_the_file_that_the_library_makes():
+    arrays = {f"{kind} ä": np.arange(3).astype(kind) for kind in DTYPES} | ARRAYS
+    assert serialise(arrays) == safetensors.numpy.save(arrays)
+
+
 def test_the_models_digest_is_that_of_its_file(folder):
     model = folder.write_model(ARRAYS)
     content = (folder.path / "model.safetensors").read_bytes()
@@ -163,7 +173,7 @@ def test_a_checkpoint_holds_the_arrays(folder):
 def test_a_checkpoint_that_cannot_be_written_costs_no_older_one(folder, monkeypatch):
     folder.write_checkpoint(1, ARRAYS, keep=1)
 
-    def full(path, content):
+    def full(path, *content):
         raise Environment("the disk is full")
 
     monkeypatch.setattr("fedkube.store.atomic.write", full)

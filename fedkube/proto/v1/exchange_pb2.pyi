@@ -40,10 +40,12 @@ class Array(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., stype: _Optional[str] = ..., blob: _Optional[int] = ..., opaque: bool = ..., declared_dtype: _Optional[str] = ..., declared_shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Arrays(_message.Message):
-    __slots__ = ("items",)
+    __slots__ = ("items", "held")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[Array]
-    def __init__(self, items: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
+    held: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[Array, _Mapping]]] = ..., held: bool = ...) -> None: ...
 
 class Doubles(_message.Message):
     __slots__ = ("items",)
@@ -130,28 +132,40 @@ class Content(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "worker", "version")
+    __slots__ = ("protocol", "worker", "version", "incarnation", "assignments", "held")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     worker: str
     version: str
-    def __init__(self, protocol: _Optional[int] = ..., worker: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    incarnation: str
+    assignments: _containers.RepeatedScalarFieldContainer[int]
+    held: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, protocol: _Optional[int] = ..., worker: _Optional[str] = ..., version: _Optional[str] = ..., incarnation: _Optional[str] = ..., assignments: _Optional[_Iterable[int]] = ..., held: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Want(_message.Message):
+    __slots__ = ("blob", "offset")
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    blob: int
+    offset: int
+    def __init__(self, blob: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
 class Need(_message.Message):
-    __slots__ = ("task", "attempt", "blobs")
-    TASK_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    BLOBS_FIELD_NUMBER: _ClassVar[int]
-    task: int
-    attempt: int
-    blobs: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., blobs: _Optional[_Iterable[int]] = ...) -> None: ...
+    __slots__ = ("of", "wants")
+    OF_FIELD_NUMBER: _ClassVar[int]
+    WANTS_FIELD_NUMBER: _ClassVar[int]
+    of: int
+    wants: _containers.RepeatedCompositeFieldContainer[Want]
+    def __init__(self, of: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("code", "reason")
@@ -167,6 +181,7 @@ class Failure(_message.Message):
         WITHDRAWN: _ClassVar[Failure.Code]
         EXPIRED: _ClassVar[Failure.Code]
         UNKNOWN_CLIENT: _ClassVar[Failure.Code]
+        NOT_SERVED: _ClassVar[Failure.Code]
     CODE_UNSPECIFIED: Failure.Code
     APP_RAISED: Failure.Code
     CRASHED: Failure.Code
@@ -177,31 +192,80 @@ class Failure(_message.Message):
     WITHDRAWN: Failure.Code
     EXPIRED: Failure.Code
     UNKNOWN_CLIENT: Failure.Code
+    NOT_SERVED: Failure.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     code: Failure.Code
     reason: str
     def __init__(self, code: _Optional[_Union[Failure.Code, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
-class Reply(_message.Message):
-    __slots__ = ("task", "attempt", "content", "failure", "state", "blobs", "created_at", "ttl")
-    TASK_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+class Outcome(_message.Message):
+    __slots__ = ("call", "content", "failure", "state", "created_at", "ttl", "held")
+    CALL_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    BLOBS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
-    task: int
-    attempt: int
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    call: int
     content: Content
     failure: Failure
     state: Content
-    blobs: _containers.RepeatedCompositeFieldContainer[Blob]
     created_at: float
     ttl: float
-    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ...) -> None: ...
+    held: bool
+    def __init__(self, call: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., held: bool = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("upload", "assignment", "outcomes", "blobs", "bytes_follow", "seconds")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    upload: int
+    assignment: int
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
+    blobs: _containers.RepeatedCompositeFieldContainer[Blob]
+    bytes_follow: bool
+    seconds: float
+    def __init__(self, upload: _Optional[int] = ..., assignment: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., bytes_follow: bool = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class SumTensor(_message.Message):
+    __slots__ = ("name", "dtype", "blob", "raw", "blocks", "bins", "unchanged")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    blob: int
+    raw: bool
+    blocks: _containers.RepeatedScalarFieldContainer[int]
+    bins: _containers.RepeatedScalarFieldContainer[int]
+    unchanged: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., blob: _Optional[int] = ..., raw: bool = ..., blocks: _Optional[_Iterable[int]] = ..., bins: _Optional[_Iterable[int]] = ..., unchanged: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Sum(_message.Message):
+    __slots__ = ("upload", "fold", "calls", "tensors", "blobs", "bytes_follow")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    FOLD_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    upload: int
+    fold: int
+    calls: _containers.RepeatedScalarFieldContainer[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[SumTensor]
+    blobs: _containers.RepeatedCompositeFieldContainer[Blob]
+    bytes_follow: bool
+    def __init__(self, upload: _Optional[int] = ..., fold: _Optional[int] = ..., calls: _Optional[_Iterable[int]] = ..., tensors: _Optional[_Iterable[_Union[SumTensor, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., bytes_follow: bool = ...) -> None: ...
 
 class AppBroken(_message.Message):
     __slots__ = ("traceback",)
@@ -210,80 +274,112 @@ class AppBroken(_message.Message):
     def __init__(self, traceback: _Optional[str] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
-    __slots__ = ("hello", "ready", "need", "reply", "app_broken")
+    __slots__ = ("hello", "ready", "need", "reply", "app_broken", "sum")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     NEED_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     APP_BROKEN_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     need: Need
     reply: Reply
     app_broken: AppBroken
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ...) -> None: ...
+    sum: Sum
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ..., sum: _Optional[_Union[Sum, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("run", "flower_run", "run_config", "cache_bytes")
+    __slots__ = ("run", "flower_run", "run_config", "cache_bytes", "partitions")
     RUN_FIELD_NUMBER: _ClassVar[int]
     FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
     CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     run: str
     flower_run: int
     run_config: Values
     cache_bytes: int
-    def __init__(self, run: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[Values, _Mapping]] = ..., cache_bytes: _Optional[int] = ...) -> None: ...
+    partitions: int
+    def __init__(self, run: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[Values, _Mapping]] = ..., cache_bytes: _Optional[int] = ..., partitions: _Optional[int] = ...) -> None: ...
 
-class Task(_message.Message):
-    __slots__ = ("id", "attempt", "node", "node_config", "seed", "timeout_s", "message_id", "message_type", "group", "created_at", "ttl", "content", "state", "blobs")
+class Call(_message.Message):
+    __slots__ = ("id", "node", "partition", "seed", "message_id", "created_at", "ttl", "state")
     ID_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
-    NODE_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
-    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
-    GROUP_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
-    CONTENT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    BLOBS_FIELD_NUMBER: _ClassVar[int]
     id: int
-    attempt: int
     node: int
-    node_config: Values
+    partition: int
     seed: int
-    timeout_s: float
     message_id: str
-    message_type: str
-    group: str
     created_at: float
     ttl: float
-    content: Content
     state: Content
+    def __init__(self, id: _Optional[int] = ..., node: _Optional[int] = ..., partition: _Optional[int] = ..., seed: _Optional[int] = ..., message_id: _Optional[str] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., state: _Optional[_Union[Content, _Mapping]] = ...) -> None: ...
+
+class Fold(_message.Message):
+    __slots__ = ("id", "bits", "weight_key")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_KEY_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    bits: int
+    weight_key: str
+    def __init__(self, id: _Optional[int] = ..., bits: _Optional[int] = ..., weight_key: _Optional[str] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("assignment", "calls", "timeout_s", "message_type", "group", "content", "blobs", "fold")
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    FOLD_FIELD_NUMBER: _ClassVar[int]
+    assignment: int
+    calls: _containers.RepeatedCompositeFieldContainer[Call]
+    timeout_s: float
+    message_type: str
+    group: str
+    content: Content
     blobs: _containers.RepeatedCompositeFieldContainer[Blob]
-    def __init__(self, id: _Optional[int] = ..., attempt: _Optional[int] = ..., node: _Optional[int] = ..., node_config: _Optional[_Union[Values, _Mapping]] = ..., seed: _Optional[int] = ..., timeout_s: _Optional[float] = ..., message_id: _Optional[str] = ..., message_type: _Optional[str] = ..., group: _Optional[str] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ...) -> None: ...
+    fold: Fold
+    def __init__(self, assignment: _Optional[int] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., timeout_s: _Optional[float] = ..., message_type: _Optional[str] = ..., group: _Optional[str] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
 
 class Cancel(_message.Message):
-    __slots__ = ("task", "attempt")
-    TASK_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    task: int
-    attempt: int
-    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+    __slots__ = ("calls", "assignments")
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedScalarFieldContainer[int]
+    assignments: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, calls: _Optional[_Iterable[int]] = ..., assignments: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Flush(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("call", "reason")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    call: int
+    reason: str
+    def __init__(self, call: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Settled(_message.Message):
-    __slots__ = ("task", "attempt", "refused")
-    TASK_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("upload", "refused")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
-    task: int
-    attempt: int
-    refused: str
-    def __init__(self, task: _Optional[int] = ..., attempt: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+    upload: int
+    refused: _containers.RepeatedCompositeFieldContainer[Refusal]
+    def __init__(self, upload: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
@@ -292,18 +388,22 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
-    __slots__ = ("welcome", "task", "cancel", "settled", "goodbye")
+    __slots__ = ("welcome", "task", "cancel", "settled", "goodbye", "need", "flush")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    NEED_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     task: Task
     cancel: Cancel
     settled: Settled
     goodbye: Goodbye
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    need: Need
+    flush: Flush
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedkube.proto.v1 import exchange_pb2 as fedkube_dot_proto_dot_v1_dot_exchange__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x65\x64kube/proto/v1/executor.proto\x12\nfedkube.v1\x1a\x1f\x66\x65\x64kube/proto/v1/exchange.proto\"f\n\x04Load\x12\x0f\n\x07\x61pp_dir\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x12\n\nflower_run\x18\x03 \x01(\x04\x12&\n\nrun_config\x18\x04 \x01(\x0b\x32\x12.fedkube.v1.Values\"\x1b\n\x06Loaded\x12\x11\n\ttraceback\x18\x01 \x01(\t\"8\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06nbytes\x18\x03 \x01(\x04\"(\n\nNewSegment\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06nbytes\x18\x02 \x01(\x04\"\x87\x01\n\x07\x45xecute\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.fedkube.v1.Task\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12(\n\x08segments\x18\x03 \x03(\x0b\x32\x16.fedkube.v1.NewSegment\x12\x0f\n\x07\x64ropped\x18\x04 \x03(\x04\"\xe5\x01\n\x08\x45xecuted\x12&\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x13.fedkube.v1.ContentH\x00\x12&\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x13.fedkube.v1.FailureH\x00\x12\"\n\x05state\x18\x03 \x01(\x0b\x32\x13.fedkube.v1.Content\x12!\n\x06places\x18\x04 \x03(\x0b\x32\x11.fedkube.v1.Place\x12\x16\n\x0esegment_nbytes\x18\x05 \x01(\x04\x12\x12\n\ncreated_at\x18\x06 \x01(\x01\x12\x0b\n\x03ttl\x18\x07 \x01(\x01\x42\t\n\x07outcomeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x65\x64kube/proto/v1/executor.proto\x12\nfedkube.v1\x1a\x1f\x66\x65\x64kube/proto/v1/exchange.proto\"z\n\x04Load\x12\x0f\n\x07\x61pp_dir\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x12\n\nflower_run\x18\x03 \x01(\x04\x12&\n\nrun_config\x18\x04 \x01(\x0b\x32\x12.fedkube.v1.Values\x12\x12\n\npartitions\x18\x05 \x01(\r\"\x1b\n\x06Loaded\x12\x11\n\ttraceback\x18\x01 \x01(\t\"8\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06nbytes\x18\x03 \x01(\x04\"(\n\nNewSegment\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06nbytes\x18\x02 \x01(\x04\"\x95\x01\n\x07\x45xecute\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.fedkube.v1.Task\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12(\n\x08segments\x18\x03 \x03(\x0b\x32\x16.fedkube.v1.NewSegment\x12\x0f\n\x07\x64ropped\x18\x04 \x03(\x04\x12\x0c\n\x04\x66ree\x18\x05 \x03(\x04\"}\n\x08\x45xecuted\x12%\n\x08outcomes\x18\x01 \x03(\x0b\x32\x13.fedkube.v1.Outcome\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12\'\n\x07segment\x18\x03 \x01(\x0b\x32\x16.fedkube.v1.NewSegmentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedkube.proto.v1.executor_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOAD']._serialized_start=80
-  _globals['_LOAD']._serialized_end=182
-  _globals['_LOADED']._serialized_start=184
-  _globals['_LOADED']._serialized_end=211
-  _globals['_PLACE']._serialized_start=213
-  _globals['_PLACE']._serialized_end=269
-  _globals['_NEWSEGMENT']._serialized_start=271
-  _globals['_NEWSEGMENT']._serialized_end=311
-  _globals['_EXECUTE']._serialized_start=314
-  _globals['_EXECUTE']._serialized_end=449
-  _globals['_EXECUTED']._serialized_start=452
-  _globals['_EXECUTED']._serialized_end=681
+  _globals['_LOAD']._serialized_end=202
+  _globals['_LOADED']._serialized_start=204
+  _globals['_LOADED']._serialized_end=231
+  _globals['_PLACE']._serialized_start=233
+  _globals['_PLACE']._serialized_end=289
+  _globals['_NEWSEGMENT']._serialized_start=291
+  _globals['_NEWSEGMENT']._serialized_end=331
+  _globals['_EXECUTE']._serialized_start=334
+  _globals['_EXECUTE']._serialized_end=483
+  _globals['_EXECUTED']._serialized_start=485
+  _globals['_EXECUTED']._serialized_end=610
 # @@protoc_insertion_point(module_scope)

@@ -8,16 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Load(_message.Message):
-    __slots__ = ("app_dir", "component", "flower_run", "run_config")
+    __slots__ = ("app_dir", "component", "flower_run", "run_config", "partitions")
     APP_DIR_FIELD_NUMBER: _ClassVar[int]
     COMPONENT_FIELD_NUMBER: _ClassVar[int]
     FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     app_dir: str
     component: str
     flower_run: int
     run_config: _exchange_pb2.Values
-    def __init__(self, app_dir: _Optional[str] = ..., component: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[_exchange_pb2.Values, _Mapping]] = ...) -> None: ...
+    partitions: int
+    def __init__(self, app_dir: _Optional[str] = ..., component: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[_exchange_pb2.Values, _Mapping]] = ..., partitions: _Optional[int] = ...) -> None: ...
 
 class Loaded(_message.Message):
     __slots__ = ("traceback",)
@@ -44,31 +46,25 @@ class NewSegment(_message.Message):
     def __init__(self, id: _Optional[int] = ..., nbytes: _Optional[int] = ...) -> None: ...
 
 class Execute(_message.Message):
-    __slots__ = ("task", "places", "segments", "dropped")
+    __slots__ = ("task", "places", "segments", "dropped", "free")
     TASK_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
     task: _exchange_pb2.Task
     places: _containers.RepeatedCompositeFieldContainer[Place]
     segments: _containers.RepeatedCompositeFieldContainer[NewSegment]
     dropped: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, task: _Optional[_Union[_exchange_pb2.Task, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[NewSegment, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
+    free: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, task: _Optional[_Union[_exchange_pb2.Task, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[NewSegment, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ..., free: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Executed(_message.Message):
-    __slots__ = ("content", "failure", "state", "places", "segment_nbytes", "created_at", "ttl")
-    CONTENT_FIELD_NUMBER: _ClassVar[int]
-    FAILURE_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("outcomes", "places", "segment")
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
-    SEGMENT_NBYTES_FIELD_NUMBER: _ClassVar[int]
-    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
-    TTL_FIELD_NUMBER: _ClassVar[int]
-    content: _exchange_pb2.Content
-    failure: _exchange_pb2.Failure
-    state: _exchange_pb2.Content
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Outcome]
     places: _containers.RepeatedCompositeFieldContainer[Place]
-    segment_nbytes: int
-    created_at: float
-    ttl: float
-    def __init__(self, content: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ..., failure: _Optional[_Union[_exchange_pb2.Failure, _Mapping]] = ..., state: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segment_nbytes: _Optional[int] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ...) -> None: ...
+    segment: NewSegment
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[_exchange_pb2.Outcome, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segment: _Optional[_Union[NewSegment, _Mapping]] = ...) -> None: ...

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
 from fedkube.api.v1alpha1 import FederatedRunSpec
-from fedkube.app import loading, project, tracebacks
+from fedkube.app import arrays, loading, project, tracebacks
 from fedkube.core import ids
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent
@@ -36,6 +36,7 @@ def run_number(run_id: str) -> int:
 def execute(spec: FederatedRunSpec, grid: Grid, tracker: Tracker, number: int) -> Ending:
     """Load the ServerApp and call it; how it ended. Halted passes through."""
     update_console_handler(colored=False)
+    arrays.keep_elements()
     loading.identify(number, SUPERLINK_NODE_ID, 1)
     try:
         app = project.read(spec.app)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 
 from fedkube.store.history import Phase
-from fedkube_server.driver import Outcome
+from fedkube_server.driver import Ending
 from fedkube_server.halt import Halt
 
 
@@ -20,7 +20,7 @@ class Sent:
     task: int
     client: int
     message: Message
-    outcome: Outcome | None = None
+    outcome: Ending | None = None
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Mailbox:
         with self._changed:
             self._changed.notify_all()
 
-    def put(self, batch: Batch, sent: Sent, outcome: Outcome) -> bool:
+    def put(self, batch: Batch, sent: Sent, outcome: Ending) -> bool:
         """An outcome has come; True if it was the batch's last."""
         with self._changed:
             if sent.outcome is not None:

@@ -11,20 +11,23 @@ from dataclasses import dataclass
 
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
-from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, ErrorCode
+from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedkube.app.records import Encoder, to_values
+from fedkube.app.records import Encoder
 from fedkube.core import ids
 from fedkube.core.errors import Rejected
+from fedkube.core.tasks import Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, frames
+from fedkube.wire.limits import BATCH_BYTES
 from fedkube_server.blobs import BlobStore, StoredBlob
-from fedkube_server.driver import Admission, Answer, Driver, NewTask, Outcome
+from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
 from fedkube_server.flower.tracking import Tracker
+from fedkube_server.folds import Fold, sent_arrays
 from fedkube_server.halt import Halt
 from fedkube_server.recorder import Recorder
 
@@ -52,10 +55,6 @@ class Federation:
         """``clients`` logical clients with the node ids that this seed gives them."""
         nodes = tuple(ids.node_id(seed, partition) for partition in range(clients))
         return cls(seed, nodes, client_timeout_s or 0.0)
-
-    def node_config(self, partition: int) -> pb.Values:
-        """As Flower's own runtimes tell a client which part of the data is its."""
-        return to_values({PARTITION_ID_KEY: partition, NUM_PARTITIONS_KEY: len(self.node_ids)})
 
 
 class ExchangeGrid(Grid):
@@ -85,6 +84,7 @@ class ExchangeGrid(Grid):
         self._halt = halt
         self._mailbox = Mailbox(halt)
         self._task_ids = itertools.count(1)
+        self._message_numbers = itertools.count(1)
         self._calls = [itertools.count() for _ in federation.node_ids]
         self._pushed: dict[str, Sent] = {}
         self._lock = threading.Lock()
@@ -175,63 +175,87 @@ class ExchangeGrid(Grid):
 
     def _send(self, messages: Sequence[Message]) -> Batch:
         self._halt.check()
-        admission, phase, declared = self._tracker.sending(messages)
-        batch = Batch(phase, [self._sent(message) for message in messages], ends_phase=not declared)
+        handling = self._tracker.sending(messages)
+        phase = handling.phase
+        batch = Batch(
+            phase, [self._sent(message) for message in messages], ends_phase=not handling.declared
+        )
         try:
             packed = _pack(messages, self._store)
         except Rejected as error:
             # Flower's older API swallows this on its threads; the phase's end tells it then.
             self._tracker.unsent = error.message
             raise
+        outgoing: dict[tuple[int, str, str], Outgoing] = {}
         tasks = []
         for sent in batch.order:
             if sent.client < 0:
                 self._settled(batch, sent, _UNKNOWN_CLIENT)
-            else:
-                content, blobs = packed[id(sent.message.content)]
-                tasks.append(self._task(batch, sent, content, blobs, admission))
+                continue
+            metadata = sent.message.metadata
+            key = (id(sent.message.content), metadata.message_type, metadata.group_id)
+            if key not in outgoing:
+                outgoing[key] = self._outgoing(metadata, *packed[key[0]], handling.fold)
+            tasks.append(self._task(batch, sent, outgoing[key], handling.admit))
         self._driver.submit(tasks)
         return batch
+
+    def _outgoing(
+        self,
+        metadata: Metadata,
+        content: pb.Content,
+        blobs: list[StoredBlob],
+        fold: Fold | None,
+    ) -> Outgoing:
+        """What the messages of these contents, type and group have in common."""
+        number = next(self._message_numbers)
+        timeout_s = self._federation.client_timeout_s
+        nbytes = sum(len(blob.data) for blob in blobs)
+        kind = Kind(
+            key=number,
+            pace=metadata.message_type,
+            foldable=fold is not None,
+            # A timeout is one call's, so each must be seen to begin and end.
+            most=1 if timeout_s else max(1, BATCH_BYTES // max(1, nbytes)),
+        )
+        frame = pb.Task(
+            timeout_s=timeout_s,
+            message_type=metadata.message_type,
+            group=metadata.group_id,
+            content=content,
+            fold=None if fold is None else fold.spec(number),
+        )
+        sent = {} if fold is None else sent_arrays(content, blobs)
+        return Outgoing(frame, blobs, kind, fold, sent)
 
     def _sent(self, message: Message) -> Sent:
         metadata = message.metadata
         metadata.__dict__["_message_id"] = uuid.uuid4().hex
         return Sent(next(self._task_ids), self._partitions.get(metadata.dst_node_id, -1), message)
 
-    def _task(
-        self,
-        batch: Batch,
-        sent: Sent,
-        content: pb.Content,
-        blobs: list[StoredBlob],
-        admission: Admission,
-    ) -> NewTask:
+    def _task(self, batch: Batch, sent: Sent, message: Outgoing, admit: Admission) -> NewTask:
         metadata = sent.message.metadata
-        call = next(self._calls[sent.client])
-        frame = pb.Task(
+        turn = next(self._calls[sent.client])
+        call = pb.Call(
             id=sent.task,
             node=metadata.dst_node_id,
-            node_config=self._federation.node_config(sent.client),
-            seed=ids.call_seed(self._federation.seed, sent.client, call),
-            timeout_s=self._federation.client_timeout_s,
+            partition=sent.client,
+            seed=ids.call_seed(self._federation.seed, sent.client, turn),
             message_id=metadata.message_id,
-            message_type=metadata.message_type,
-            group=metadata.group_id,
             created_at=metadata.created_at,
             ttl=metadata.ttl,
-            content=content,
         )
         return NewTask(
             id=sent.task,
             client=sent.client,
-            frame=frame,
-            blobs=blobs,
-            admit=admission,
+            call=call,
+            message=message,
+            admit=admit,
             settled=lambda outcome: self._settled(batch, sent, outcome),
             expires_in_s=max(0.0, metadata.created_at + metadata.ttl - time.time()),
         )
 
-    def _settled(self, batch: Batch, sent: Sent, outcome: Outcome) -> None:
+    def _settled(self, batch: Batch, sent: Sent, outcome: Ending) -> None:
         failure = None if isinstance(outcome, Answer) else outcome.reason
         if sent.outcome is None:
             self._recorder.settled(batch.phase, sent.client, failure)
@@ -264,11 +288,11 @@ _UNKNOWN_CLIENT = pb.Failure(
 )
 
 
-def _withdrawn(outcome: Outcome) -> bool:
+def _withdrawn(outcome: Ending) -> bool:
     return not isinstance(outcome, Answer) and outcome.code == pb.Failure.WITHDRAWN
 
 
-def _reply(sent: Sent, outcome: Outcome) -> Message:
+def _reply(sent: Sent, outcome: Ending) -> Message:
     """The outcome as the Message that Flower's strategies expect."""
     asked = sent.message.metadata
     metadata = Metadata(
@@ -278,8 +302,8 @@ def _reply(sent: Sent, outcome: Outcome) -> Message:
         dst_node_id=asked.src_node_id,
         reply_to_message_id=asked.message_id,
         group_id=asked.group_id,
-        created_at=outcome.reply.created_at if isinstance(outcome, Answer) else time.time(),
-        ttl=outcome.reply.ttl if isinstance(outcome, Answer) else 0.0,
+        created_at=outcome.outcome.created_at if isinstance(outcome, Answer) else time.time(),
+        ttl=outcome.outcome.ttl if isinstance(outcome, Answer) else 0.0,
         message_type=asked.message_type,
         src_task_id=asked.dst_task_id,
         dst_task_id=asked.src_task_id,

@@ -12,17 +12,21 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
-from flwr.app import Error, Message
+from flwr.app import ArrayRecord, Error, Message
 from flwr.app.message import make_message
 from flwr.common import parameters_to_ndarrays
 from flwr.common.constant import ErrorCode
 from flwr.server import Server
 from flwr.server.strategy import Strategy as LegacyStrategy
+from flwr.server.strategy import fault_tolerant_fedavg, fedavgm
+from flwr.server.strategy import fedavg as legacy_fedavg
 from flwr.server.workflow import DefaultWorkflow
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Strategy, fedavg
 
+from fedkube.app.arrays import WireArray
 from fedkube.core.errors import AppInvalid
 from fedkube_server.driver import refusal_text
 from fedkube_server.flower.rules import legacy_content
@@ -43,6 +47,8 @@ def install(tracker: Tracker) -> None:
         return
     for base, observers in ((Strategy, _MESSAGE_API), (LegacyStrategy, _LEGACY_API)):
         _watch(base, observers)
+    for module, name, stand_in in _AVERAGING:
+        _replace(module, name, stand_in)
     _wrap(Server, "fit", _server_fit)
     _wrap(DefaultWorkflow, "__call__", _workflow)
 
@@ -202,6 +208,54 @@ def _guard_results(
     kept = [each for each, reason in zip(results, reasons, strict=True) if reason is None]
     refused = [ValueError(refusal_text(reason)) for reason in reasons if reason is not None]
     return call.replaced((_REPLIES, kept), (_FAILURES, [*call[_FAILURES], *refused]))
+
+
+# ----------------------------------------------------------------- means that were taken already
+
+
+def _replace(module: ModuleType, name: str, stand_in: Observer) -> None:
+    """Replace a function of Flower's where one of its strategies calls it."""
+    original = getattr(module, name)
+
+    @functools.wraps(original)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        if _tracker is None:
+            return original(*args, **kwargs)
+        return stand_in(_tracker, original, args, kwargs)
+
+    setattr(module, name, replaced)
+
+
+def _average_records(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """``aggregate_arrayrecords``: records, and the metric that weighs them."""
+    named = _named(method, args, kwargs)
+    records, key = named["records"], named["weighting_metric_name"]
+    weights = [next(iter(each.metric_records.values()))[key] for each in records]
+    mean = tracker.mean(weights)
+    if mean is None:
+        return method(*args, **kwargs)
+    return ArrayRecord({name: WireArray(values) for name, values in mean.items()})
+
+
+def _average_results(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """``aggregate``, of pairs of arrays and weights, and ``aggregate_inplace``, of results."""
+    results = _named(method, args, kwargs)["results"]
+    weights = [getattr(second, "num_examples", second) for _, second in results]
+    mean = tracker.mean(weights)
+    return method(*args, **kwargs) if mean is None else list(mean.values())
+
+
+_AVERAGING: list[tuple[ModuleType, str, Observer]] = [
+    (fedavg, "aggregate_arrayrecords", _average_records),
+    (legacy_fedavg, "aggregate", _average_results),
+    (legacy_fedavg, "aggregate_inplace", _average_results),
+    (fedavgm, "aggregate", _average_results),
+    (fault_tolerant_fedavg, "aggregate", _average_results),
+]
 
 
 # Around methods that are Flower's, wherever they are called from.

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import SType
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from fedkube.app.arrays import WireArray
+from fedkube.app.arrays import FoldedArray, WireArray
 from fedkube.app.records import decode
 from fedkube.core.admission import Expected, Shape, refusal
-from fedkube_server.driver import Answer
+from fedkube.core.errors import AppInvalid
+from fedkube_server.driver import Admission, Answer
+from fedkube_server.folds import Fold
 
 # Flower's strategies that take replies' bytes as they are, and have an encoding of their own.
 _NOT_AVERAGED = ("fedxgb_bagging", "fedxgb_cyclic", "fedxgb_nn_avg", "fedavg_android")
+# Flower's modules whose aggregation is a weighted mean, or makes something of one alone.
+_MEANS = (
+    "fedavg",
+    "fedprox",
+    "fedavgm",
+    "fedopt",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "fault_tolerant_fedavg",
+)
+# Flower's strategies around another that leave its replies as they are.
+_CLIENT_SIDE = "DifferentialPrivacyClientSide"
 _LEGACY_WEIGHT = "num_examples"
+
+STATED = "fedkube-aggregation"
 
 
 def admit_anything(answer: Answer) -> str | None:
     """Decode the reply; its meaning is between the app's two halves."""
-    answer.records = decode(answer.reply.content, answer.blobs)
+    answer.records = decode(answer.outcome.content, answer.blobs)
     return None
 
 
@@ -48,6 +67,100 @@ def averages(aggregation: Callable[..., object]) -> bool:
     return aggregation.__module__.rpartition(".")[2] not in _NOT_AVERAGED
 
 
+class Aggregation(StrEnum):
+    """What an app may state in its run config, as ``fedkube-aggregation``."""
+
+    MEAN = "mean"
+    EVERY_UPDATE = "every-update"
+
+
+def stated(run_config: Mapping[str, object]) -> Aggregation | None:
+    """What the app states of its strategy, or None; AppInvalid where it is no such thing."""
+    value = run_config.get(STATED)
+    if value is None:
+        return None
+    try:
+        return Aggregation(str(value))
+    except ValueError:
+        raise AppInvalid(
+            f"the run config's {STATED} is {value!r}",
+            hint='it may be "mean" or "every-update"; leave it out to have it found out',
+        ) from None
+
+
+def takes_mean(strategy: object, aggregation: str, says: Aggregation | None) -> bool:
+    """Whether the strategy needs no more than the weighted mean of the updates.
+
+    So it is where the aggregation is one of Flower's that averages, and nothing of the app's own
+    is shown the updates. AppInvalid where the app states a mean and the strategy cannot do with it.
+    """
+    if says is Aggregation.EVERY_UPDATE:
+        return False
+    if says is Aggregation.MEAN:
+        if is_flowers(strategy, aggregation) and not _is_mean(strategy, aggregation):
+            raise AppInvalid(
+                f"the run config's {STATED} is mean, and the strategy "
+                f"{type(_inner(strategy)).__name__} needs the update of every client",
+                hint=f"leave {STATED} out of the run config",
+            )
+        return True
+    # What is given the clients' records whole may look at their arrays.
+    inner = _inner(strategy)
+    metrics = getattr(inner, "train_metrics_aggr_fn", aggregate_metricrecords)
+    check = getattr(inner, "_check_and_log_replies", None)
+    return (
+        is_flowers(strategy, aggregation)
+        and _is_mean(strategy, aggregation)
+        and metrics is aggregate_metricrecords
+        and getattr(check, "__module__", "flwr.").startswith("flwr.")
+    )
+
+
+def _is_mean(strategy: object, aggregation: str) -> bool:
+    method = getattr(type(strategy), aggregation, None)
+    module, _, name = getattr(method, "__qualname__", "").rpartition(".")
+    if module.startswith(_CLIENT_SIDE):
+        return _is_mean(_inner(strategy), aggregation)
+    home = getattr(method, "__module__", "").rpartition(".")[2]
+    return home in _MEANS and not module.startswith("DifferentialPrivacy") and name == aggregation
+
+
+def _inner(strategy: object) -> object:
+    return getattr(strategy, "strategy", strategy)
+
+
+def fold_for(strategy: object, aggregation: str, sent: RecordDict, cohort: int) -> Fold | None:
+    """The sum that a strategy's updates go into, or None where they cannot be summed."""
+    shapes = _shapes(sent)
+    if shapes is None:
+        return None
+    if _is_legacy(strategy) and not all(map(_real, _elements(sent))):
+        return None  # Flower's older API averages integers in place, as integers
+    return Fold(shapes, weight_key(strategy, aggregation), cohort)
+
+
+def admit_folded(fold: Fold) -> Admission:
+    """Decode a reply whose arrays go into a sum."""
+    stand_ins = ArrayRecord({name: FoldedArray(name, shape) for name, shape in fold.shapes.items()})
+
+    def admit(answer: Answer) -> str | None:
+        answer.records = decode(answer.outcome.content, answer.blobs, folded=stand_ins)
+        return None
+
+    return admit
+
+
+def _elements(sent: RecordDict) -> Iterator[Array]:
+    for record in sent.array_records.values():
+        yield from record.values()
+
+
+def _real(array: Array) -> bool:
+    elements = array.elements if isinstance(array, WireArray) else None
+    kind = (array.numpy() if elements is None else elements).dtype.kind
+    return kind == "f"
+
+
 def admission(
     strategy: object, aggregation: str, sent: RecordDict | None
 ) -> Callable[[Answer], str | None]:
@@ -66,7 +179,7 @@ def admission(
     )
 
     def admit(answer: Answer) -> str | None:
-        answer.records = decode(answer.reply.content, answer.blobs)
+        answer.records = decode(answer.outcome.content, answer.blobs)
         return _refusal(expected, answer.records, averaged=averaged)
 
     return admit

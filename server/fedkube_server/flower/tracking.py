@@ -19,19 +19,25 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedkube.app.arrays import WireArray
 from fedkube.app.tracebacks import headline
-from fedkube.core.errors import FedKubeError
+from fedkube.core.errors import AppInvalid, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
-from fedkube_server.driver import Answer, refusal_text
+from fedkube_server.driver import Admission, refusal_text
 from fedkube_server.flower.rules import (
+    STATED,
+    Aggregation,
     admission,
     admit_anything,
+    admit_folded,
     are_the_strategys,
     averages,
+    fold_for,
     is_flowers,
+    takes_mean,
     unfit,
     weight_key,
 )
+from fedkube_server.folds import Fold
 from fedkube_server.halt import Ending, Halt
 from fedkube_server.recorder import Recorder
 
@@ -52,16 +58,39 @@ class _Declared:
     messages: Sequence[object]
     sent: RecordDict | None = None
     checked: bool = False
+    fold: Fold | None = None
+    admit_folded: Admission = admit_anything
     used: bool = False  # whether its messages went over our grid at all
 
 
-class Tracker:
-    """Follows an app through its rounds."""
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What is to be done with the replies to some messages.
 
-    def __init__(self, recorder: Recorder, halt: Halt, nodes: Sequence[int]) -> None:
+    ``declared``: whether a strategy made the messages. ``fold``: the sum that their updates go
+    into.
+    """
+
+    admit: Admission
+    phase: Phase
+    declared: bool
+    fold: Fold | None = None
+
+
+class Tracker:
+    """Follows an app through its rounds. ``says``: what the app states of its aggregation."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        halt: Halt,
+        nodes: Sequence[int],
+        says: Aggregation | None = None,
+    ) -> None:
         self.recorder = recorder
         self.halt = halt
         self._partitions = {node: partition for partition, node in enumerate(nodes)}
+        self._says = says
         self._before = 0  # rounds of strategies that were started earlier
         self._newest = 0  # the newest round of a strategy
         self._collected = 0
@@ -187,10 +216,8 @@ class Tracker:
 
     # ------------------------------------------------------------- from the grid
 
-    def sending(
-        self, messages: Sequence[Message]
-    ) -> tuple[Callable[[Answer], str | None], Phase, bool]:
-        """The check for the replies, the phase, and whether a strategy declared it."""
+    def sending(self, messages: Sequence[Message]) -> Handling:
+        """How the replies are checked and counted."""
         name = category(messages)
         with self._lock:
             declared = self._declared
@@ -198,15 +225,52 @@ class Tracker:
             declared.used = True
             if not are_the_strategys(messages, declared.messages):
                 # A workflow of its own, such as secure aggregation, that only asked whom to ask.
-                return admit_anything, declared.phase, True
-            declared.sent = messages[0].content
-            declared.checked = is_flowers(declared.strategy, declared.aggregation)
-            check = admission(declared.strategy, declared.aggregation, declared.sent)
-            return check, declared.phase, True
+                return Handling(admit_anything, declared.phase, True)
+            return self._declared_handling(declared, messages[0].content)
         kind = messages[0].metadata.message_type if messages else name
         with self._writing():
             phase = self.recorder.begin(name, kind, len(messages))
-        return admit_anything, phase, False
+        return Handling(admit_anything, phase, False)
+
+    def _declared_handling(self, declared: _Declared, sent: RecordDict) -> Handling:
+        if declared.sent is None and self._takes_mean(declared):
+            cohort = len(declared.messages)
+            declared.fold = fold_for(declared.strategy, declared.aggregation, sent, cohort)
+            if declared.fold is not None:
+                declared.admit_folded = admit_folded(declared.fold)
+        declared.sent = sent
+        if declared.fold is not None:
+            declared.checked = True
+            return Handling(declared.admit_folded, declared.phase, True, declared.fold)
+        declared.checked = is_flowers(declared.strategy, declared.aggregation)
+        check = admission(declared.strategy, declared.aggregation, sent)
+        return Handling(check, declared.phase, True)
+
+    def _takes_mean(self, declared: _Declared) -> bool:
+        if declared.name != "train":
+            return False
+        try:
+            return takes_mean(declared.strategy, declared.aggregation, self._says)
+        except AppInvalid as error:
+            self.halt.set(Ending.of(error))
+            raise
+
+    def mean(self, weights: Sequence[float]) -> dict[str, npt.NDArray[Any]] | None:
+        """The mean of the updates that have counted; None where they were not summed.
+
+        ``weights``: of those that are to be averaged.
+        """
+        with self._lock:
+            declared = self._declared
+        if declared is None or declared.fold is None:
+            return None
+        if sorted(map(float, weights)) != sorted(declared.fold.weights):
+            raise AppInvalid(
+                f"{len(weights)} updates are to be averaged, and {len(declared.fold.weights)} "
+                "were summed as they came: the app leaves some out, or weighs them otherwise",
+                hint=f'add {STATED} = "{Aggregation.EVERY_UPDATE}" to the run config',
+            )
+        return declared.fold.mean()
 
     def collected(self, phase: Phase, replies: Sequence[Message]) -> None:
         """Replies of a send-and-collect; of one that no strategy declared, means are recorded."""

@@ -1,0 +1,87 @@
+"""One connection of an agent to its server: what is written first, and what is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from fedkube.core.errors import Rejected
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import channels, frames
+
+
+class Receiver(Protocol):
+    """Whose stream it is."""
+
+    def greeted(self, stream: Stream, welcome: pb.Welcome) -> None:
+        """The server has welcomed us."""
+
+    def receive(self, frame: bytes) -> bool:
+        """Take a frame; True if it is the goodbye."""
+
+    def check(self) -> None:
+        """Raise if there is nobody to receive any more."""
+
+
+class Stream:
+    """Frames to the server: control frames first, then array bytes in the order of asking."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._control: deque[bytes] = deque()
+        self._bulk: deque[frames.Bulk] = deque()
+        self._wake = asyncio.Event()
+        self._call: Any = None
+        self.greeted = False
+
+    def send(self, frame: bytes) -> None:
+        """Send a control frame."""
+        self._control.append(frame)
+        self._wake.set()
+
+    def send_data(self, blob: int, pieces: Sequence[memoryview], start: int) -> None:
+        """Send a blob's bytes from ``start`` on."""
+        self._bulk.append((blob, pieces, start))
+        self._wake.set()
+
+    def hang_up(self) -> None:
+        """End the stream."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def serve(self, channel: Any, hello: pb.Hello) -> bool:
+        """Use the channel until it ends; True if the server said goodbye."""
+        async with channel:
+            self.send(frames.control(pb.WorkerFrame(hello=hello)))
+            self._call = channel.stream_stream(channels.SESSION)(self._frames())
+            try:
+                async for frame in self._call:
+                    if not self.greeted:
+                        self._welcome(frame)
+                    elif self._receiver.receive(frame):
+                        return True
+            except asyncio.CancelledError:
+                self._receiver.check()
+                raise
+        return False
+
+    def _welcome(self, frame: bytes) -> None:
+        if frames.is_data(frame):
+            raise Rejected("a session begins with Welcome")
+        message = frames.read_control(frame, pb.ServerFrame)
+        if message.WhichOneof("kind") != "welcome":
+            raise Rejected("a session begins with Welcome")
+        self.greeted = True
+        self._receiver.greeted(self, message.welcome)
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        while True:
+            if self._control:
+                yield self._control.popleft()
+            elif self._bulk:
+                yield frames.next_data(self._bulk)
+            else:
+                self._wake.clear()
+                await self._wake.wait()

@@ -1,0 +1,154 @@
+"""Updates of several clients, kept by their worker as one sum until the server asks for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedkube.core.admission import Expected
+from fedkube.core.partial_sums import BLOCK, Flat, TensorSum, largest
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import contents, tensors, updates
+
+
+@dataclass(slots=True)
+class _First:
+    """The first update, kept as it came: it may stay the only one."""
+
+    items: Sequence[pb.Array]
+    views: Sequence[memoryview]
+    weight: float
+
+
+@dataclass(slots=True)
+class _Tensor:
+    sums: dict[str, TensorSum] = field(default_factory=dict)
+    unchanged: list[int] = field(default_factory=list)
+
+
+class HeldSum:
+    """The sum of the updates to one message. ``task``: the message, with what is to be summed.
+
+    ``sent``: its blobs.
+    """
+
+    def __init__(self, task: pb.Task, sent: Sequence[memoryview]) -> None:
+        self.calls: list[int] = []
+        self.known = {blob.digest for blob in task.blobs}
+        self._fold = task.fold
+        arrays = updates.arrays(task.content)
+        self._shapes = {item.name: tuple(item.shape) for item in arrays}
+        self._expected = Expected(self._shapes, task.fold.weight_key)
+        self._sent = {item.name: (item.dtype, sent[item.blob]) for item in arrays}
+        self._tensors = {name: _Tensor() for name in self._shapes}
+        self._first: _First | None = None
+
+    def add(
+        self,
+        outcome: pb.Outcome,
+        blobs: Sequence[pb.Blob],
+        views: Sequence[memoryview],
+    ) -> str | None:
+        """Add an update; why it must not count, or None. Its arrays go out of the outcome."""
+        reason = updates.refusal(self._expected, outcome.content, blobs)
+        if reason is not None:
+            return reason
+        weight = updates.weight(outcome.content, self._fold.weight_key)
+        items = updates.arrays(outcome.content)
+        for item in items:
+            magnitudes = _magnitudes(_values(item, views))
+            reason = updates.unfit(item.name, magnitudes, weight)
+            if reason is not None:
+                return reason
+        kept = [pb.Array.FromString(item.SerializeToString()) for item in items]
+        for record in contents.array_records(outcome.content):
+            del record.items[:]
+            record.held = True
+        outcome.held = True
+        if not self.calls:
+            self._first = _First(kept, list(views), weight)
+        else:
+            self._sum_first()
+            self._sum(kept, views, weight, len(self.calls))
+        self.calls.append(outcome.call)
+        return None
+
+    def _sum_first(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            self._sum(first.items, first.views, first.weight, 0)
+
+    def _sum(
+        self, items: Sequence[pb.Array], views: Sequence[memoryview], weight: float, place: int
+    ) -> None:
+        for item in items:
+            tensor = self._tensors[item.name]
+            if self._is_unchanged(item, views[item.blob]):
+                tensor.unchanged.append(place)
+                continue
+            values = _values(item, views)
+            if item.dtype not in tensor.sums:
+                size = math.prod(self._shapes[item.name])
+                tensor.sums[item.dtype] = TensorSum(values.dtype, size, self._fold.bits)
+            tensor.sums[item.dtype].add(0, values, weight, _magnitudes(values))
+
+    def _is_unchanged(self, item: pb.Array, view: memoryview) -> bool:
+        dtype, sent = self._sent[item.name]
+        if dtype != item.dtype:
+            return False
+        if view is sent:
+            return True
+        # Where something has changed, it mostly has at the very beginning.
+        head = min(len(view), 4096)
+        return view[:head] == sent[:head] and bool(
+            np.array_equal(np.frombuffer(view, np.uint8), np.frombuffer(sent, np.uint8))
+        )
+
+    def export(self) -> tuple[pb.Sum, list[list[memoryview]]]:
+        """The sum as it travels: its blobs lack ids and digests, and are given in pieces."""
+        frame = pb.Sum(fold=self._fold.id, calls=self.calls)
+        if self._first is not None:
+            return frame, self._export_first(frame, self._first)
+        pieces: list[list[memoryview]] = []
+        for name, tensor in self._tensors.items():
+            for dtype in sorted(tensor.sums) or [self._sent[name][0]]:
+                entry = frame.tensors.add(name=name, dtype=dtype)
+                if dtype in tensor.sums:
+                    pieces.append(_export(entry, tensor.sums[dtype], frame))
+                entry.unchanged.extend(tensor.unchanged)
+                tensor.unchanged = []  # said once, whatever the number of types
+        return frame, pieces
+
+    def _export_first(self, frame: pb.Sum, first: _First) -> list[list[memoryview]]:
+        pieces = []
+        for item in first.items:
+            view = first.views[item.blob]
+            if self._is_unchanged(item, view):
+                frame.tensors.add(name=item.name, dtype=item.dtype, unchanged=[0])
+                continue
+            frame.tensors.add(name=item.name, dtype=item.dtype, raw=True, blob=len(frame.blobs))
+            frame.blobs.add(nbytes=len(view))
+            pieces.append([view])
+        return pieces
+
+
+def _export(entry: pb.SumTensor, sums: TensorSum, frame: pb.Sum) -> list[memoryview]:
+    pieces = []
+    for part in sums.parts():
+        entry.blocks.append(part.block)
+        entry.bins.append(part.bin)
+        pieces.append(part.values.view(np.uint8).data)
+    entry.blob = len(frame.blobs)
+    frame.blobs.add(nbytes=sum(map(len, pieces)))
+    return pieces
+
+
+def _values(item: pb.Array, views: Sequence[memoryview]) -> Flat:
+    return np.frombuffer(views[item.blob], tensors.DTYPES[item.dtype])
+
+
+def _magnitudes(values: Flat) -> list[float]:
+    return [largest(values[start : start + BLOCK]) for start in range(0, len(values), BLOCK)]

@@ -1,0 +1,94 @@
+"""What a worker sends up: replies and sums, kept until the server has settled them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import frames
+from fedkube.wire.limits import UNASKED_BYTES
+
+
+@dataclass(slots=True)
+class Upload:
+    """A reply or a sum. ``pieces``: the bytes of each blob that has to be sent, by its id."""
+
+    frame: pb.Reply | pb.Sum
+    pieces: dict[int, list[memoryview]] = field(default_factory=dict)
+    asked: bool = False  # announced before: the server says what it lacks
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that have to be sent."""
+        return sum(len(piece) for pieces in self.pieces.values() for piece in pieces)
+
+    @property
+    def large(self) -> bool:
+        """Whether it waits until the server asks for it."""
+        return self.nbytes > UNASKED_BYTES
+
+    def announcement(self) -> bytes:
+        """The control frame; Rejected where it is too large for one."""
+        self.frame.bytes_follow = not self.asked and not self.large
+        if isinstance(self.frame, pb.Reply):
+            return frames.control(pb.WorkerFrame(reply=self.frame))
+        return frames.control(pb.WorkerFrame(sum=self.frame))
+
+    def everything(self) -> list[pb.Want]:
+        """What a server lacks that has nothing of it."""
+        return [pb.Want(blob=blob) for blob in self.pieces]
+
+
+class Uploads:
+    """The uploads that are not settled, in their order."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Upload] = {}
+        self._number = 0
+        self._blobs = 0
+
+    def add(
+        self,
+        frame: pb.Reply | pb.Sum,
+        pieces: Sequence[Sequence[memoryview]],
+        known: Collection[bytes],
+    ) -> Upload:
+        """Number an upload and its blobs. ``known``: digests of what the server itself sent us."""
+        self._number += 1
+        frame.upload = self._number
+        upload = Upload(frame)
+        for blob, parts in zip(frame.blobs, pieces, strict=True):
+            self._blobs += 1
+            blob.id = self._blobs
+            blob.digest = _digest(parts)
+            blob.held = blob.digest in known
+            if not blob.held:
+                upload.pieces[blob.id] = list(parts)
+        self._open[self._number] = upload
+        return upload
+
+    def find(self, number: int) -> Upload | None:
+        """An upload that is not settled."""
+        return self._open.get(number)
+
+    def settle(self, number: int) -> None:
+        """The server has it, and is done with it."""
+        self._open.pop(number, None)
+
+    def __iter__(self) -> Iterator[Upload]:
+        return iter(list(self._open.values()))
+
+    @property
+    def large(self) -> int:
+        """How many of them are large."""
+        return sum(upload.large for upload in self._open.values())
+
+
+def _digest(parts: Iterable[memoryview]) -> bytes:
+    hasher = blake3()
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()

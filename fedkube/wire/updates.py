@@ -1,0 +1,63 @@
+"""Updates as they travel: whether one may count, by its description and by its bytes.
+
+The same rules hold wherever an update is summed, in the server or in a worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from fedkube.core.admission import Expected
+from fedkube.core.admission import refusal as refused_by
+from fedkube.core.errors import Rejected
+from fedkube.core.partial_sums import TensorSum
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import contents, tensors
+
+# How Flower names arrays whose elements are known.
+NUMPY = "numpy.ndarray"
+
+
+def refusal(expected: Expected, content: pb.Content, blobs: Sequence[pb.Blob]) -> str | None:
+    """Why an update must not be summed, as far as its description tells, or None."""
+    records = contents.array_records(content)
+    for record in records:
+        for item in record.items:
+            if item.opaque or item.stype != NUMPY:
+                return f"array {item.name!r} is not serialised as NumPy's, so it cannot be averaged"
+    described = [contents.shapes(record) for record in records]
+    reason = refused_by(expected, described, contents.metrics(content), None)
+    return reason or _sizes_differ(arrays(content), blobs)
+
+
+def arrays(content: pb.Content) -> Sequence[pb.Array]:
+    """The arrays of an update that was not refused: those of its one record of arrays."""
+    return contents.array_records(content)[0].items
+
+
+def unfit(name: str, magnitudes: Iterable[float], weight: float) -> str | None:
+    """Why an array must not be summed, by the largest magnitudes of its blocks, or None."""
+    for magnitude in magnitudes:
+        if not math.isfinite(magnitude):
+            return f"array {name!r} holds NaN or infinity"
+        if not TensorSum.holds(weight * magnitude):
+            return f"array {name!r} holds values that are too large to be summed"
+    return None
+
+
+def weight(content: pb.Content, key: str) -> float:
+    """What an update that was not refused counts in the mean."""
+    value = contents.metrics(content)[key]
+    assert isinstance(value, int | float), "an update without a weight was refused"
+    return float(value)
+
+
+def _sizes_differ(items: Iterable[pb.Array], blobs: Sequence[pb.Blob]) -> str | None:
+    for item in items:
+        if item.blob >= len(blobs):
+            raise Rejected(f"there is no blob {item.blob}: {len(blobs)} came")
+        nbytes = tensors.nbytes(item.dtype, item.shape)
+        if blobs[item.blob].nbytes != nbytes:
+            return f"array {item.name!r} takes {nbytes} bytes, and another number was announced"
+    return None

@@ -1,0 +1,244 @@
+"""Sums of a phase's updates as they come, for strategies that need no more than the mean."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedkube.core.admission import Expected, Shape, refusal
+from fedkube.core.errors import Rejected
+from fedkube.core.partial_sums import Part, TensorSum, bits_for, mean_dtype
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import contents, tensors, updates
+from fedkube_server.blobs import StoredBlob
+from fedkube_server.landing import Landed
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An array as it was sent to a client."""
+
+    dtype: str
+    blob: StoredBlob
+
+
+def sent_arrays(content: pb.Content, blobs: Sequence[StoredBlob]) -> dict[str, Sent]:
+    """The arrays of a message, by name."""
+    return {item.name: Sent(item.dtype, blobs[item.blob]) for item in updates.arrays(content)}
+
+
+class Fold:
+    """The weighted sum of the updates that counted in one phase.
+
+    An array that a client sends back as it got it adds its weight alone; the weights of all such
+    are added up, exactly, and the array counts once with their sum. So an array that nobody has
+    changed stays as it is, bit for bit, and need not be sent to anybody again.
+
+    ``shapes``: name to shape of the arrays that were sent, which an update must have as well.
+    ``weight_key``: the metric that weighs an update. ``cohort``: how many updates may come.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], weight_key: str, cohort: int) -> None:
+        self.shapes = dict(shapes)
+        self._expected = Expected(self.shapes, weight_key)
+        self._key = weight_key
+        self._bits = bits_for(cohort)
+        self._left = 2 ** (62 - self._bits)  # updates that fit without an overflow
+        # An app may send other element types than it was sent, and each client others.
+        self._sums: dict[str, dict[str, TensorSum]] = {name: {} for name in shapes}
+        # Arrays that clients sent back as they had got them: by name, which, and the weights.
+        self._unchanged: dict[str, dict[tuple[str, bytes], tuple[Sent, list[float]]]] = {
+            name: {} for name in shapes
+        }
+        self._weights: list[float] = []
+        self._mean: dict[str, Array] | None = None
+        self._lock = threading.Lock()
+
+    def spec(self, number: int) -> pb.Fold:
+        """What a worker needs to know to sum updates itself."""
+        return pb.Fold(id=number, bits=self._bits, weight_key=self._key)
+
+    # ------------------------------------------------------------- what may count
+
+    def refusal(self, outcome: pb.Outcome, blobs: Sequence[pb.Blob]) -> str | None:
+        """Why an update must not count, as far as its description tells, or None."""
+        if outcome.held:
+            weighed = Expected(None, self._key)
+            return refusal(weighed, [], contents.metrics(outcome.content), None)
+        return updates.refusal(self._expected, outcome.content, blobs)
+
+    @staticmethod
+    def dtypes(outcome: pb.Outcome) -> dict[int, np.dtype[np.generic]]:
+        """Blob to element type, of the blobs that will be summed."""
+        return {item.blob: tensors.DTYPES[item.dtype] for item in updates.arrays(outcome.content)}
+
+    def unfit(self, outcome: pb.Outcome, landed: Sequence[Landed]) -> str | None:
+        """Why an update must not count, by its bytes, or None."""
+        weight = self.weight(outcome)
+        for item in updates.arrays(outcome.content):
+            magnitudes = landed[item.blob].magnitudes(tensors.DTYPES[item.dtype])
+            reason = updates.unfit(item.name, magnitudes, weight)
+            if reason is not None:
+                return reason
+        return None
+
+    def weight(self, outcome: pb.Outcome) -> float:
+        """What the update counts in the mean."""
+        return updates.weight(outcome.content, self._key)
+
+    def check_sum(self, update: pb.Sum) -> None:
+        """Rejected unless a worker's sum can be one of what was sent."""
+        if {tensor.name for tensor in update.tensors} != set(self.shapes):
+            raise Rejected("a sum has other arrays than were sent")
+        for tensor in update.tensors:
+            if not tensor.raw and not tensor.blocks:
+                continue  # nobody has changed it
+            if tensor.blob >= len(update.blobs):
+                raise Rejected(f"there is no blob {tensor.blob}: {len(update.blobs)} came")
+            if tensor.raw and len(update.calls) != 1:
+                raise Rejected("a sum of several updates is announced as the update of one")
+            if any(place >= len(update.calls) for place in tensor.unchanged):
+                raise Rejected("a sum counts calls that it does not have")
+            if update.blobs[tensor.blob].nbytes != self._sum_bytes(tensor):
+                raise Rejected(f"the sum of array {tensor.name!r} has an impossible size")
+
+    def _sum_bytes(self, tensor: pb.SumTensor) -> int:
+        nbytes = tensors.nbytes(tensor.dtype, self.shapes[tensor.name])
+        if tensor.raw:
+            return nbytes
+        if len(tensor.blocks) != len(tensor.bins):
+            raise Rejected("a sum has another number of bins than of blocks")
+        sums = TensorSum(
+            tensors.DTYPES[tensor.dtype], math.prod(self.shapes[tensor.name]), self._bits
+        )
+        return sum(map(sums.part_bytes, tensor.blocks, tensor.bins))
+
+    @staticmethod
+    def sum_dtypes(update: pb.Sum) -> dict[int, np.dtype[np.generic]]:
+        """Blob to element type, of the blobs that are updates themselves."""
+        return {each.blob: tensors.DTYPES[each.dtype] for each in update.tensors if each.raw}
+
+    def sum_unfit(self, update: pb.Sum, first: pb.Outcome, landed: Sequence[Landed]) -> str | None:
+        """Why a worker's sum must not count, or None; only one of one update can be unfit."""
+        for tensor in update.tensors:
+            if tensor.raw:
+                magnitudes = landed[tensor.blob].magnitudes(tensors.DTYPES[tensor.dtype])
+                reason = updates.unfit(tensor.name, magnitudes, self.weight(first))
+                if reason is not None:
+                    return reason
+        return None
+
+    # ------------------------------------------------------------- the sum
+
+    def add(
+        self,
+        outcome: pb.Outcome,
+        blobs: Sequence[pb.Blob],
+        landed: Sequence[Landed],
+        sent: Mapping[str, Sent],
+    ) -> None:
+        """Count an update. The order in which they are counted does not change the mean."""
+        weight = self.weight(outcome)
+        with self._lock:
+            self._count([weight])
+            for item in updates.arrays(outcome.content):
+                before = sent[item.name]
+                if (item.dtype, blobs[item.blob].digest) == (before.dtype, before.blob.digest):
+                    self._leave(item.name, before, [weight])
+                else:
+                    self._add(self._tensor(item.name, item.dtype), landed[item.blob], weight)
+
+    def add_sum(
+        self,
+        update: pb.Sum,
+        outcomes: Sequence[pb.Outcome],
+        landed: Sequence[Landed],
+        sent: Mapping[str, Sent],
+    ) -> None:
+        """Count the updates of a worker's sum, which end in these outcomes."""
+        weights = [self.weight(outcome) for outcome in outcomes]
+        with self._lock:
+            self._count(weights)
+            for tensor in update.tensors:
+                if tensor.unchanged:
+                    before = [weights[place] for place in tensor.unchanged]
+                    self._leave(tensor.name, sent[tensor.name], before)
+                if tensor.raw:
+                    sums = self._tensor(tensor.name, tensor.dtype)
+                    self._add(sums, landed[tensor.blob], weights[0])
+                elif tensor.blocks:
+                    _merge(self._tensor(tensor.name, tensor.dtype), tensor, landed[tensor.blob])
+
+    def _leave(self, name: str, before: Sent, weights: list[float]) -> None:
+        key = (before.dtype, before.blob.digest)
+        self._unchanged[name].setdefault(key, (before, []))[1].extend(weights)
+
+    def _count(self, weights: list[float]) -> None:
+        assert self._mean is None, "the mean has been taken"
+        self._left -= len(weights)
+        if self._left < 0:
+            raise Rejected("more updates than the phase asked for")
+        self._weights += weights
+
+    @staticmethod
+    def _add(sums: TensorSum, landed: Landed, weight: float) -> None:
+        for start, values, peaks in landed.blocks(sums.dtype):
+            sums.add(start, values, weight, peaks)
+
+    def _tensor(self, name: str, dtype: str) -> TensorSum:
+        by_dtype = self._sums[name]
+        if dtype not in by_dtype:
+            size = math.prod(self.shapes[name])
+            by_dtype[dtype] = TensorSum(tensors.DTYPES[dtype], size, self._bits)
+        return by_dtype[dtype]
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the updates that have counted."""
+        with self._lock:
+            return list(self._weights)
+
+    def mean(self) -> dict[str, Array]:
+        """The weighted mean, in the order of what was sent; taking it ends the sum."""
+        with self._lock:
+            if self._mean is None:
+                total = math.fsum(self._weights)  # exact, whatever the order
+                self._mean = {
+                    name: self._mean_of(name, total).reshape(shape)
+                    for name, shape in self.shapes.items()
+                }
+            return self._mean
+
+    def _mean_of(self, name: str, total: float) -> Array:
+        unchanged = self._unchanged[name]
+        if len(unchanged) == 1 and not self._sums[name]:
+            ((before, _),) = unchanged.values()
+            array = np.frombuffer(before.blob.data, tensors.DTYPES[before.dtype])
+            return array.astype(mean_dtype(array.dtype), copy=False)
+        for key in sorted(unchanged):
+            before, weights = unchanged[key]
+            landed = Landed.known(before.blob.data)
+            self._add(self._tensor(name, before.dtype), landed, math.fsum(weights))
+        sums = self._sums[name]
+        means = [sums.pop(key).take_mean(total) for key in sorted(sums)]
+        if len(means) == 1:
+            return means[0]
+        mixed: Array = np.sum([each.astype(np.float64) for each in means], axis=0)
+        result: Array = mixed.astype(np.result_type(*means))
+        return result
+
+
+def _merge(sums: TensorSum, tensor: pb.SumTensor, landed: Landed) -> None:
+    offset = 0
+    for block, number in zip(tensor.blocks, tensor.bins, strict=True):
+        size = sums.part_bytes(block, number)
+        values = np.frombuffer(landed.read(offset, size), np.int64)
+        sums.merge(Part(block, number, values))
+        offset += size
