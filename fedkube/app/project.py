@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkube.api.v1alpha1 import ConfigValue
+from fedkube.core.aggregation import STATED, stated
 from fedkube.core.errors import AppInvalid, Usage
 
 # What Flower's own simulation starts when nothing else is said.
@@ -90,14 +91,16 @@ def parse_overrides(words: list[str]) -> dict[str, ConfigValue]:
 def merge(
     defaults: Mapping[str, ConfigValue], overrides: Mapping[str, ConfigValue]
 ) -> dict[str, ConfigValue]:
-    """Defaults with overrides on top; an override must be of a key that the app has."""
+    """Defaults with overrides on top; an override must be of a key that the app has, or ours."""
     for key in overrides:
-        if key not in defaults:
+        if key not in defaults and key != STATED:
             close = difflib.get_close_matches(key, defaults, n=1)
             known = ", ".join(sorted(defaults)) or "none at all"
             hint = f"did you mean {close[0]!r}?" if close else f"the app's keys are: {known}"
             raise Usage(f"the app has no run config key {key!r}", hint=hint)
-    return {**defaults, **overrides}
+    merged = {**defaults, **overrides}
+    stated(merged)
+    return merged
 
 
 def _table(toml: Mapping[str, Any], file: Path, *keys: str) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 from fedkube.app.records import to_values
 from fedkube.app.tracebacks import headline
 from fedkube.core import heap, logs
+from fedkube.core.aggregation import stated
 from fedkube.core.errors import AppInvalid, Exit, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.core.tasks import Dispatcher
@@ -33,7 +34,6 @@ from fedkube_server.driver import Driver
 from fedkube_server.exchange import Exchange
 from fedkube_server.flower import app
 from fedkube_server.flower.grid import ExchangeGrid, Federation
-from fedkube_server.flower.rules import stated
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import GRACE_S, Ending, Halt, Halted
 from fedkube_server.landing import Spool

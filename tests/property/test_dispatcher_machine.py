@@ -6,10 +6,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fedkube.core.tasks import Assign, Dispatcher, Revoke, Settle, TaskState
+from fedkube.core.tasks import Assign, Dispatcher, Flush, Kind, Revoke, Settle, TaskState
 
 SESSIONS = st.sampled_from(["s0", "s1", "s2", "s3"])
-CLIENTS = st.integers(0, 3)
+CLIENTS = st.integers(0, 5)
+KINDS = st.sampled_from(
+    [Kind("a"), Kind("b", most=3), Kind("c", most=4, foldable=True), Kind("d", foldable=True)]
+)
 
 
 class DispatcherMachine(RuleBasedStateMachine):
@@ -17,63 +20,89 @@ class DispatcherMachine(RuleBasedStateMachine):
     def begin(self, max_attempts):
         self.dispatcher = Dispatcher(max_attempts)
         self.client = {}  # of every task that was ever submitted
+        self.kind = {}
         self.joined = set()
         self.free = set()
-        self.holding = {}  # session -> (task, attempt)
-        self.attempts = {}  # task -> how often it was given out
+        self.running = {}  # task -> (session, assignment)
+        self.held = {}  # task -> session
+        self.unasked = set()  # sessions with a sum that was not asked for
+        self.blamed = {}  # task -> attempts that count
         self.settled = {}  # task -> state
-        self.given_out = []  # (session, task, attempt) of all times
+        self.assignments = set()
 
     # ------------------------------------------------------------- events
 
-    @rule(clients=st.lists(CLIENTS, min_size=1, max_size=4))
-    def submit(self, clients):
+    @rule(clients=st.lists(CLIENTS, min_size=1, max_size=6), kind=KINDS)
+    def submit(self, clients, kind):
         tasks = [(len(self.client) + i, client) for i, client in enumerate(clients)]
         self.client |= dict(tasks)
-        self.apply(self.dispatcher.submit(tasks))
+        self.kind |= {task: kind for task, _ in tasks}
+        self.apply(self.dispatcher.submit((task, client, kind) for task, client in tasks))
 
     @rule(session=SESSIONS)
     def join(self, session):
-        self.joined.add(session)
-        assert self.dispatcher.join(session) == []
+        if session not in self.joined:
+            self.joined.add(session)
+            assert self.dispatcher.join(session) == []
 
     @rule(session=SESSIONS)
     def ready(self, session):
         if session in self.joined:
-            self.holding.pop(session, None)
             self.free.add(session)
         self.apply(self.dispatcher.ready(session))
 
     @rule(session=SESSIONS)
     def leave(self, session):
-        self.holding.pop(session, None)
         self.free.discard(session)
         self.joined.discard(session)
+        self.unasked.discard(session)
+        self.lose(task for task in [*self.running, *self.held] if self.where(task) == session)
         self.apply(self.dispatcher.leave(session, "lost"))
 
-    @precondition(lambda self: self.given_out)
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def cut(self, data):
+        """A worker comes back and has not got some of its tasks."""
+        task = data.draw(st.sampled_from(sorted(self.running)))
+        session = self.running[task][0]
+        self.lose([task])
+        self.apply(self.dispatcher.lose(session, [task], "cut"))
+
+    @precondition(lambda self: self.running or self.held)
     @rule(data=st.data())
     def answer(self, data):
-        reply = self.any_reply(data)
-        effects = self.dispatcher.answer(*reply)
-        if not self.counts(reply):
-            assert effects == []
-            return
-        assert effects[0] == Settle(reply[1], TaskState.ANSWERED)
+        task = data.draw(st.sampled_from(sorted([*self.running, *self.held])))
+        effects = self.dispatcher.answer(task)
+        assert effects[0] == Settle(task, TaskState.ANSWERED)
         self.apply(effects)
 
-    @precondition(lambda self: self.given_out)
+    @precondition(lambda self: any(self.kind[task].foldable for task in self.running))
+    @rule(data=st.data())
+    def hold(self, data):
+        summed = sorted(task for task in self.running if self.kind[task].foldable)
+        task = data.draw(st.sampled_from(summed))
+        self.held[task] = self.running.pop(task)[0]
+        self.unasked.add(self.held[task])
+        self.apply(self.dispatcher.hold(task))
+
+    @precondition(lambda self: self.running)
     @rule(data=st.data(), retry=st.booleans())
     def fail(self, data, retry):
-        reply = self.any_reply(data)
-        counts = self.counts(reply)
-        effects = self.dispatcher.fail(*reply, "it broke", retry=retry)
-        if not counts:
-            assert effects == []
-            return
-        gives_up = not retry or reply[2] == self.dispatcher.max_attempts
-        assert any(isinstance(e, Settle) and e.task == reply[1] for e in effects) == gives_up
-        del self.holding[reply[0]]
+        task = data.draw(st.sampled_from(sorted(self.running)))
+        gives_up = not retry or self.blamed[task] == self.dispatcher.max_attempts
+        del self.running[task]
+        effects = self.dispatcher.fail(task, "it broke", retry=retry)
+        assert any(isinstance(e, Settle) and e.task == task for e in effects) == gives_up
+        self.apply(effects)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def postpone(self, data):
+        task = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[task]
+        self.blamed[task] -= 1
+        effects = self.dispatcher.postpone(task)
+        assert not any(isinstance(e, Settle) and e.task == task for e in effects)
         self.apply(effects)
 
     @rule(data=st.data())
@@ -82,68 +111,81 @@ class DispatcherMachine(RuleBasedStateMachine):
         tasks = data.draw(st.sets(known, max_size=4))
         effects = self.dispatcher.withdraw(tasks, "nobody waits")
         gone = {e.task for e in effects if isinstance(e, Settle)}
-        assert gone == {t for t in tasks if t in self.client and t not in self.settled}
+        open_tasks = {t for t in tasks if t in self.client and t not in self.settled}
+        assert gone == open_tasks - set(self.held)
+        self.apply(effects)
+
+    @rule()
+    def flush(self):
+        effects = self.dispatcher.flush()
+        assert {e.session for e in effects} == self.unasked
         self.apply(effects)
 
     # ------------------------------------------------------------- the model
 
-    def any_reply(self, data):
-        """A reply to something that was given out at any time: most of them are stale."""
-        session, task, attempt = data.draw(st.sampled_from(self.given_out))
-        if data.draw(st.integers(0, 9)) == 0:
-            session = data.draw(SESSIONS)
-        if data.draw(st.integers(0, 9)) == 0:
-            attempt += 1
-        return session, task, attempt
+    def where(self, task):
+        return self.running[task][0] if task in self.running else self.held[task]
 
-    def counts(self, reply):
-        session, task, attempt = reply
-        return self.holding.get(session) == (task, attempt)
+    def lose(self, tasks):
+        for task in list(tasks):
+            if self.held.pop(task, None) is not None:
+                self.blamed[task] -= 1
+            self.running.pop(task, None)
 
     def apply(self, effects):
         for effect in effects:
             match effect:
-                case Assign(session, task, attempt):
-                    assert task not in self.settled
+                case Assign(session, assignment, tasks, hold):
                     assert session in self.free, "only a worker that said it is free gets a task"
-                    assert session not in self.holding
-                    busy = {self.client[held] for held, _ in self.holding.values()}
-                    assert self.client[task] not in busy, "one client was served twice at once"
-                    assert attempt == self.attempts.get(task, 0) + 1
-                    assert attempt <= self.dispatcher.max_attempts
-                    self.attempts[task] = attempt
+                    assert assignment not in self.assignments
+                    assert tasks
+                    assert len({self.kind[task] for task in tasks}) == 1
+                    assert len(tasks) <= self.kind[tasks[0]].most
+                    assert not hold or self.kind[tasks[0]].foldable
+                    self.assignments.add(assignment)
                     self.free.discard(session)
-                    self.holding[session] = (task, attempt)
-                    self.given_out.append((session, task, attempt))
-                case Revoke(session, task, attempt):
-                    assert self.holding[session] == (task, attempt)
+                    for task in tasks:
+                        assert task not in self.settled
+                        busy = {self.client[each] for each in [*self.running, *self.held]}
+                        assert self.client[task] not in busy, "one client was served twice at once"
+                        self.blamed[task] = self.blamed.get(task, 0) + 1
+                        assert self.blamed[task] <= self.dispatcher.max_attempts
+                        self.running[task] = (session, assignment)
+                case Revoke(session, task):
+                    assert self.running[task][0] == session
+                case Flush(session):
+                    assert session in self.unasked, "a sum is asked for once"
+                    self.unasked.discard(session)
                 case Settle(task, state, _):
                     assert task not in self.settled, "a task settled twice"
                     assert state in (TaskState.ANSWERED, TaskState.FAILED, TaskState.WITHDRAWN)
                     self.settled[task] = state
-                    for session, (held, _) in list(self.holding.items()):
-                        if held == task:
-                            del self.holding[session]
+                    self.running.pop(task, None)
+                    self.held.pop(task, None)
 
     @invariant()
     def what_must_always_hold(self):
         if not hasattr(self, "dispatcher"):
             return
         self.dispatcher.check()
+        given = len(self.running) + len(self.held)
         assert self.dispatcher.sessions == len(self.joined)
-        assert self.dispatcher.running == len(self.holding)
-        assert self.dispatcher.queued + len(self.holding) + len(self.settled) == len(self.client)
-        for session, (task, attempt) in self.holding.items():
-            assert self.dispatcher.holds(session, task, attempt)
+        assert self.dispatcher.running == given
+        assert self.dispatcher.queued + given + len(self.settled) == len(self.client)
+        for task, (session, assignment) in self.running.items():
+            assert self.dispatcher.holds(session, assignment, task)
+        for task, session in self.held.items():
+            assert self.dispatcher.held(session, task)
 
     @invariant()
     def no_worker_idles_while_a_task_could_run(self):
         if not hasattr(self, "dispatcher") or not self.free:
             return
-        running = {task for task, _ in self.holding.values()}
-        busy = {self.client[task] for task in running}
-        waiting = set(self.client) - set(self.settled) - running
+        given = {*self.running, *self.held}
+        busy = {self.client[task] for task in given}
+        waiting = set(self.client) - set(self.settled) - given
         assert not {task for task in waiting if self.client[task] not in busy}
+        assert not self.free & self.unasked, "an idle worker may as well send its sum"
 
     def teardown(self):
         """With one worker that does its work, every task settles, exactly once."""
@@ -153,9 +195,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.leave(session)
         self.join("s0")
         self.ready("s0")
-        while "s0" in self.holding:
-            task, attempt = self.holding["s0"]
-            self.apply(self.dispatcher.answer("s0", task, attempt))
+        while self.running:
+            for task in list(self.running):
+                self.apply(self.dispatcher.answer(task))
             self.ready("s0")
         assert set(self.settled) == set(self.client)
         assert self.dispatcher.queued == self.dispatcher.running == 0

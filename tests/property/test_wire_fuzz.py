@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 
 import numpy as np
 from google.protobuf.message import Message
@@ -14,7 +15,8 @@ from fedkube.app.records import decode
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import frames, identity, tensors
-from fedkube.wire.transfers import Incoming, check_announced
+from fedkube.wire.limits import CHUNK_BYTES
+from fedkube.wire.transfers import Incoming, Progress, check_announced
 
 only_rejected = contextlib.suppress(Rejected)
 
@@ -59,6 +61,13 @@ RECORDS = st.one_of(
 CONTENTS = st.builds(pb.Content, records=st.lists(RECORDS, max_size=3))
 
 
+def sink(buffer):
+    def put(offset, data):
+        buffer[offset : offset + len(data)] = data
+
+    return put
+
+
 def parsed(kind: type[Message], data: bytes) -> Message | None:
     with only_rejected:
         return frames.read_control(b"\xc1" + data, kind)
@@ -72,12 +81,13 @@ def test_any_bytes_are_a_frame_or_are_refused(data):
 
 
 @given(st.binary(max_size=100).map(b"\xd1".__add__))
+@example(b"\xd1" + bytes(16) + b"\x02\0\0\0xy")
 def test_any_data_frame_is_read_or_refused(frame):
     with only_rejected:
-        blob, offset, data = frames.read_data(frame)
-        assert frame[17:] == data
-        assert 0 <= blob < 2**64
-        assert 0 <= offset < 2**64
+        for blob, offset, data in frames.read_data(frame):
+            assert 0 < len(data) < len(frame)
+            assert 0 <= blob < 2**64
+            assert 0 <= offset < 2**64
 
 
 @settings(max_examples=300)
@@ -138,29 +148,40 @@ def test_no_order_of_data_frames_makes_other_bytes_whole(writes, data):
     incoming = Incoming()
     into = bytearray(len(data))
     announced = pb.Blob(id=1, digest=tensors.digest(data), nbytes=len(data))
-    incoming.expect(announced, memoryview(into))
+    incoming.expect(announced, sink(into))
     with only_rejected:
         for number, offset, part in writes:
-            if incoming.write(number, offset, memoryview(part)):
+            if incoming.write(number, offset, memoryview(part)) is Progress.WHOLE:
                 assert into == data
 
 
-@given(st.binary(max_size=100), st.lists(st.integers(1, 30), max_size=20))
-def test_a_blob_is_whole_with_its_last_byte_however_it_is_cut(data, cuts):
+@given(
+    st.lists(st.integers(0, 3 * CHUNK_BYTES), min_size=1, max_size=6),
+    st.lists(st.integers(0, 8), max_size=3),
+)
+@settings(max_examples=30, deadline=None)
+def test_blobs_are_whole_whatever_is_cut_and_however_often(sizes, cuts):
+    """A sender that begins again, after every cut, from what the receiver says it lacks."""
+    generator = np.random.default_rng(len(sizes))
+    data = {number: generator.bytes(size) for number, size in enumerate(sizes)}
+    into = {number: bytearray(size) for number, size in enumerate(sizes)}
     incoming = Incoming()
-    into = bytearray(len(data))
-    announced = pb.Blob(id=1, digest=tensors.digest(data), nbytes=len(data))
-    whole = incoming.expect(announced, memoryview(into))
-    offset = 0
-    for size in [*cuts, len(data)]:
-        part = data[offset : offset + size]
-        if part:
-            assert not whole
-            whole = incoming.write(1, offset, memoryview(part))
-            offset += len(part)
-    assert whole
+    for number, each in data.items():
+        announced = pb.Blob(id=number, digest=tensors.digest(each), nbytes=len(each))
+        incoming.expect(announced, sink(into[number]))
+    sent = 0
+    for frames_until_cut in [*cuts, 1000]:
+        wants = incoming.wants()
+        bulk = deque((want.blob, [memoryview(data[want.blob])], want.offset) for want in wants)
+        for _ in range(frames_until_cut):
+            if not bulk:
+                break
+            for part in frames.read_data(frames.next_data(bulk)):
+                sent += len(part[2])
+                assert incoming.write(*part) in (Progress.MORE, Progress.WHOLE)
     assert into == data
     assert incoming.waiting == 0
+    assert sent == sum(sizes), "nothing that arrived came twice"
 
 
 @given(st.lists(st.builds(pb.Blob, digest=st.just(bytes(32)), nbytes=st.integers(0, 2**64 - 1))))

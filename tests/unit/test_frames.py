@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import itertools
+import struct
+from collections import deque
+
+import numpy as np
 import pytest
 
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import frames
-from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, MESSAGE_BYTES
+from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, MESSAGE_BYTES, STEP_BYTES
 
 READY = pb.WorkerFrame(ready=pb.Ready())
 
@@ -17,23 +22,70 @@ def test_a_control_frame_comes_back():
     assert frames.read_control(frame, pb.WorkerFrame) == READY
 
 
+def made(*bulk):
+    """All frames of what has to be sent."""
+    waiting = deque(bulk)
+    sent = []
+    while waiting:
+        sent.append(frames.next_data(waiting))
+    return sent
+
+
+def parts(frame):
+    return [(blob, offset, bytes(data)) for blob, offset, data in frames.read_data(frame)]
+
+
 def test_a_data_frame_is_laid_out_as_documented():
-    (frame,) = frames.data(0x0102, memoryview(b"xyz"))
-    assert frame == b"\xd1" + b"\x02\x01" + bytes(6) + bytes(8) + b"xyz"
+    (frame,) = made((0x0102, [memoryview(b"xyz")], 0))
+    assert frame == b"\xd1" + b"\x02\x01" + bytes(6) + bytes(8) + b"\x03\0\0\0" + b"xyz"
     assert frames.is_data(frame)
-    assert frames.read_data(frame) == (0x0102, 0, b"xyz")
+    assert parts(frame) == [(0x0102, 0, b"xyz")]
 
 
+def test_small_blobs_share_a_frame():
+    (frame,) = made(
+        (1, [memoryview(b"one")], 0), (2, [memoryview(b"")], 0), (3, [memoryview(b"three")], 2)
+    )
+    assert parts(frame) == [(1, 0, b"one"), (3, 2, b"ree")]
+
+
+@pytest.mark.parametrize("start", [0, STEP_BYTES, 2 * CHUNK_BYTES])
 @pytest.mark.parametrize(
-    ("size", "count"),
-    [(0, 0), (1, 1), (CHUNK_BYTES, 1), (CHUNK_BYTES + 1, 2), (3 * CHUNK_BYTES, 3)],
+    "sizes",
+    [
+        [1],
+        [CHUNK_BYTES],
+        [CHUNK_BYTES + 1],
+        [3 * CHUNK_BYTES],
+        [10, CHUNK_BYTES - 10],
+        [STEP_BYTES] * 9,
+        [7, 3 * CHUNK_BYTES + 5, 11],
+    ],
+    ids=str,
 )
-def test_a_blob_is_cut_into_chunks(size, count):
-    made = list(frames.data(7, memoryview(bytes(size))))
-    assert len(made) == count
-    assert [frames.read_data(each)[1] for each in made] == [i * CHUNK_BYTES for i in range(count)]
-    assert sum(len(frames.read_data(each)[2]) for each in made) == size
-    assert all(len(each) <= MESSAGE_BYTES for each in made)
+def test_blobs_are_cut_at_blocks_and_come_together_again(sizes, start):
+    """``sizes``: of the pieces of one blob; another blob comes before and after it."""
+    generator = np.random.default_rng(0)
+    data = generator.integers(0, 255, sum(sizes), dtype=np.uint8).data
+    ends = np.cumsum([0, *sizes])
+    pieces = [data[a:b] for a, b in itertools.pairwise(ends)]
+    if start > len(data):
+        pytest.skip("there is no such place in the blob")
+    small = memoryview(b"small")
+    came = {1: b"", 2: b"", 3: b""}
+    for frame in made((1, [small], 0), (2, pieces, start), (3, [small], 0)):
+        assert len(frame) <= MESSAGE_BYTES
+        for blob, offset, part in parts(frame):
+            assert offset == len(came[blob]) + (start if blob == 2 else 0)
+            came[blob] += part
+            whole = offset + len(part) == (len(data) if blob == 2 else len(small))
+            assert whole or len(part) % STEP_BYTES == 0
+    assert came == {1: b"small", 2: bytes(data[start:]), 3: b"small"}
+
+
+def test_a_frame_of_nothing_but_empty_blobs_is_none_that_may_be_sent():
+    with pytest.raises(Rejected, match="without bytes"):
+        parts(frames.next_data(deque()))
 
 
 def test_the_largest_control_frame_that_may_be_sent_may_be_read():
@@ -61,10 +113,31 @@ def test_what_is_no_frame_is_refused(frame):
         frames.is_data(frame)
 
 
-@pytest.mark.parametrize("size", [1, 16, 17, 18 + CHUNK_BYTES])
-def test_a_data_frame_without_bytes_or_with_too_many_is_refused(size):
-    with pytest.raises(Rejected, match=f"a data frame of {size} bytes"):
-        frames.read_data(b"\xd1" + bytes(size - 1))
+HEAD = struct.Struct("<QQI")
+FULL = HEAD.pack(1, 0, CHUNK_BYTES) + bytes(CHUNK_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "without bytes"),
+        (bytes(19), "ends in a heading"),
+        (HEAD.pack(1, 0, 0), "ends in a heading"),
+        (HEAD.pack(1, 0, 0) + b"x", "a data frame with 0 bytes"),
+        (HEAD.pack(1, 0, 4) + b"xyz", "3 bytes where 4 were announced"),
+        (HEAD.pack(1, 0, 3) + b"xyz" + b"rest", "ends in a heading"),
+        (HEAD.pack(1, 0, 2**32 - 1) + b"xyz", "were announced"),
+        (HEAD.pack(1, 0, CHUNK_BYTES + 1) + bytes(CHUNK_BYTES + 1), "were announced"),
+        (
+            HEAD.pack(1, 0, CHUNK_BYTES) + bytes(CHUNK_BYTES) + HEAD.pack(2, 0, 1) + b"x",
+            "announced",
+        ),
+    ],
+    ids=range(9),
+)
+def test_a_data_frame_that_is_not_made_as_documented_is_refused(body, reason):
+    with pytest.raises(Rejected, match=reason):
+        parts(b"\xd1" + body)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from fedkube.app.arrays import FoldedArray, WireArray
 from fedkube.app.records import decode
 from fedkube.core.admission import Expected, Shape, refusal
+from fedkube.core.aggregation import STATED, Aggregation
 from fedkube.core.errors import AppInvalid
 from fedkube_server.driver import Admission, Answer
 from fedkube_server.folds import Fold
@@ -35,8 +35,6 @@ _MEANS = (
 # Flower's strategies around another that leave its replies as they are.
 _CLIENT_SIDE = "DifferentialPrivacyClientSide"
 _LEGACY_WEIGHT = "num_examples"
-
-STATED = "fedkube-aggregation"
 
 
 def admit_anything(answer: Answer) -> str | None:
@@ -65,27 +63,6 @@ def are_the_strategys(messages: Sequence[Message], made: Sequence[object]) -> bo
 def averages(aggregation: Callable[..., object]) -> bool:
     """Whether a method of Flower's averages arrays, instead of passing them on."""
     return aggregation.__module__.rpartition(".")[2] not in _NOT_AVERAGED
-
-
-class Aggregation(StrEnum):
-    """What an app may state in its run config, as ``fedkube-aggregation``."""
-
-    MEAN = "mean"
-    EVERY_UPDATE = "every-update"
-
-
-def stated(run_config: Mapping[str, object]) -> Aggregation | None:
-    """What the app states of its strategy, or None; AppInvalid where it is no such thing."""
-    value = run_config.get(STATED)
-    if value is None:
-        return None
-    try:
-        return Aggregation(str(value))
-    except ValueError:
-        raise AppInvalid(
-            f"the run config's {STATED} is {value!r}",
-            hint='it may be "mean" or "every-update"; leave it out to have it found out',
-        ) from None
 
 
 def takes_mean(strategy: object, aggregation: str, says: Aggregation | None) -> bool:

@@ -19,13 +19,12 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedkube.app.arrays import WireArray
 from fedkube.app.tracebacks import headline
+from fedkube.core.aggregation import STATED, Aggregation
 from fedkube.core.errors import AppInvalid, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
 from fedkube_server.driver import Admission, refusal_text
 from fedkube_server.flower.rules import (
-    STATED,
-    Aggregation,
     admission,
     admit_anything,
     admit_folded,

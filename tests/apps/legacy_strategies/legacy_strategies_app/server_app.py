@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 from flwr.app import Context
-from flwr.common import Parameters, ndarrays_to_parameters
+from flwr.common import Parameters, bytes_to_ndarray, ndarrays_to_parameters
 from flwr.server import LegacyContext, ServerConfig
 from flwr.server import strategy as shipped
 from flwr.server.workflow import DefaultWorkflow
@@ -83,6 +83,15 @@ def make(name: str):
     return cls(**options)
 
 
+def difference(one: list[bytes], other: list[bytes]) -> float:
+    """The largest difference of two models' elements, as a part of the largest element."""
+    largest = 0.0
+    for left, right in zip(map(bytes_to_ndarray, one), map(bytes_to_ndarray, other), strict=True):
+        gap = np.abs(left.astype(np.float64) - right).max(initial=0.0)
+        largest = max(largest, float(gap / (np.abs(right).max(initial=0.0) or 1.0)))
+    return largest
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     rounds = int(context.run_config["num-server-rounds"])
@@ -96,6 +105,7 @@ def main(grid: Grid, context: Context) -> None:
             "same-bytes": ours[0] == plain[0],
             "same-history": ours[1] == plain[1],
             "moved": ours[0] != start.tensors,
+            "difference": 0.0 if ours[0] == plain[0] else difference(ours[0], plain[0]),
         }
     print("RESULT", json.dumps(compared))
 
