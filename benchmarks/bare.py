@@ -31,7 +31,7 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.run_folder import RunFolder, RunRecord
 from fedkube.wire import channels, frames
 from fedkube.wire.identity import Identity, Role
-from fedkube.wire.limits import PROTOCOL
+from fedkube.wire.limits import PROTOCOL, UNASKED_BYTES
 from fedkube.wire.tensors import digest
 
 ECHO = Path(__file__).parent.parent / "tests" / "apps" / "echo"
@@ -200,19 +200,21 @@ class BareWorker:
         self._wake.set()
 
     async def _frames(self) -> AsyncIterator[bytes]:
+        # Its own: when the stream is cut, what another writes is none of its business.
+        control, bulk, wake = self._control, self._bulk, self._wake
         while True:
-            if self._control:
-                yield self._control.popleft()
-            elif self._bulk:
+            if control:
+                yield control.popleft()
+            elif bulk:
                 if self._cut_at and self.bytes_sent >= self._cut_at:
                     self._call.cancel()
                     return
-                frame = frames.next_data(self._bulk)
+                frame = frames.next_data(bulk)
                 self.bytes_sent += len(frame)
                 yield frame
             else:
-                self._wake.clear()
-                await self._wake.wait()
+                wake.clear()
+                await wake.wait()
 
     def _take(self, frame: bytes) -> bool:
         if frames.is_data(frame):
@@ -225,7 +227,8 @@ class BareWorker:
                 self.welcomed.set()
                 if self._pending is not None:
                     self._send(reply=self._pending)
-                elif self._task is None:
+                else:
+                    self._task = None  # the server gives it to another
                     self._send(ready=pb.Ready())
             case "task":
                 self.tasks += 1
@@ -239,8 +242,9 @@ class BareWorker:
                         self._bulk.append((want.blob, [self._data[want.blob]], want.offset))
                 self._wake.set()
             case "settled":
-                self._pending = None
-                self._send(ready=pb.Ready())
+                if self._pending is not None and self._pending.upload == message.settled.upload:
+                    self._pending = None
+                    self._send(ready=pb.Ready())
             case "goodbye":
                 return True
         return False
@@ -267,4 +271,9 @@ class BareWorker:
             metrics = outcome.content.records.add(name="metrics").metrics
             metrics.items.add(key="num-examples", integer=1)
         self._pending = reply
+        reply.bytes_follow = sum(map(len, self._data.values())) <= UNASKED_BYTES
         self._send(reply=reply)
+        reply.bytes_follow, follow = False, reply.bytes_follow
+        if follow:
+            self._bulk += [(number, [data], 0) for number, data in self._data.items()]
+            self._wake.set()

@@ -81,7 +81,9 @@ class Stream:
             if self._control:
                 yield self._control.popleft()
             elif self._bulk:
-                yield frames.next_data(self._bulk)
+                frame = frames.next_data(self._bulk)
+                if frame:
+                    yield frame
             else:
                 self._wake.clear()
                 await self._wake.wait()

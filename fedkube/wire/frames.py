@@ -53,8 +53,13 @@ def check_size(message: Message) -> None:
 def next_data(bulk: deque[Bulk]) -> bytes:
     """The next data frame of what has to be sent, which is taken from ``bulk`` on the way.
 
-    Small blobs share a frame: a frame costs more than the bytes of most.
+    Small blobs share a frame: a frame costs more than the bytes of most. Nothing where only empty
+    blobs are left.
     """
+    while bulk and sum(map(len, bulk[0][1])) == bulk[0][2]:
+        bulk.popleft()
+    if not bulk:
+        return b""
     parts: list[bytes | memoryview] = [_DATA_KIND]
     room = CHUNK_BYTES
     while bulk and room:

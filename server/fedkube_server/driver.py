@@ -306,8 +306,7 @@ class Driver:
         if not self._runs(session, reply.assignment, outcome.call):
             return _NOBODY
         if reason:
-            self._refuse(live, reason)
-            return reason
+            return self._refuse(live, reason)
         fold = live.task.message.fold
         live.answer = answer
         if outcome.held:
@@ -362,9 +361,9 @@ class Driver:
         if not all(self._holds(session, call) for call in update.calls):
             return [pb.Refusal(call=call, reason=_NOBODY) for call in update.calls]
         if reason:
-            for live in lives:
-                self._refuse(live, reason)
-            return [pb.Refusal(call=call, reason=reason) for call in update.calls]
+            return [
+                pb.Refusal(call=live.task.id, reason=self._refuse(live, reason)) for live in lives
+            ]
         for live in lives:
             self._states[live.task.client] = live.state
             self._perform(self._dispatcher.answer(live.task.id))
@@ -383,10 +382,11 @@ class Driver:
         retry = failure.code == pb.Failure.KILLED
         self._perform(self._dispatcher.fail(live.task.id, failure.reason, retry=retry))
 
-    def _refuse(self, live: _Live, reason: str) -> None:
+    def _refuse(self, live: _Live, reason: str) -> str:
         text = refusal_text(reason)
         live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=text)
         self._perform(self._dispatcher.fail(live.task.id, text, retry=False))
+        return text
 
     # ------------------------------------------------------------- inside
 

@@ -169,8 +169,9 @@ class Session:
         while True:
             while self._control or self._bulk:
                 frame = self._control.popleft() if self._control else frames.next_data(self._bulk)
-                self._driver.bytes_down += len(frame)
-                await write(frame)
+                if frame:
+                    self._driver.bytes_down += len(frame)
+                    await write(frame)
             if self._closing:
                 return
             self._wake.clear()

@@ -13,31 +13,35 @@ MAX_GROWTH = 64 * MIB
 
 
 class Watch:
-    """From its making on, the process must not grow by more than ``MAX_GROWTH``."""
+    """From its making on, the process must not grow by more than ``MAX_GROWTH``. Linux only."""
 
     def __init__(self) -> None:
-        self._before = _peak()
-        # NumPy's zeros take no memory until they are touched, and so the peak would not show that a
-        # few bytes asked for a terabyte. With this, asking raises MemoryError.
-        limit = _data_bytes() + 2 * MAX_GROWTH
+        # The peak of what came before would hide a growth up to it.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._before = _status("VmRSS")
+        # NumPy's zeros take no memory until they are touched, so no peak shows that a few bytes
+        # asked for a terabyte. With this limit, asking raises MemoryError.
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + 2 * MAX_GROWTH, hard))
+
+    @staticmethod
+    def lift() -> None:
+        """Let the process ask for as much as it likes, and only measure."""
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
     @property
     def growth(self) -> int:
-        """By so many bytes the largest that the process has been in memory is above the first."""
-        return _peak() - self._before
+        """So many bytes more than at first the process has held at its largest."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self._before
 
     def check(self) -> None:
         """AssertionError once the process has grown too much."""
         assert self.growth <= MAX_GROWTH, f"the process grew by {self.growth / MIB:.0f} MiB"
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _data_bytes() -> int:
-    found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert found is not None, "Linux only"
+def _status(field: str) -> int:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(rf"{field}:\s+(\d+) kB", text)
+    assert found is not None, field
     return int(found[1]) * 1024

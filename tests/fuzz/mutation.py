@@ -7,7 +7,7 @@ refuses them; these get past it, to the code that reads what was parsed.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -62,7 +62,7 @@ def _nodes(message: Message) -> Iterator[Message]:
 
 
 def _change(message: Message, rng: random.Random) -> None:
-    fields = message.DESCRIPTOR.fields
+    fields: Sequence[FieldDescriptor] = message.DESCRIPTOR.fields
     if not fields:
         return
     field = rng.choice(fields)
@@ -98,7 +98,9 @@ def _whole(field: FieldDescriptor, rng: random.Random) -> int:
 
 
 def _text(field: FieldDescriptor, rng: random.Random) -> str | bytes:
-    return rng.choice(_BYTES if field.type == FieldDescriptor.TYPE_BYTES else _TEXT)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return rng.choice(_BYTES)
+    return rng.choice(_TEXT)
 
 
 _VALUES: dict[int, Callable[[FieldDescriptor, random.Random], Any]] = {

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import random
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from google.protobuf.message import Message
 
 from fedkube.app.arrays import WireArray
@@ -41,11 +42,9 @@ class Target:
 # ---------------------------------------------------------------- frames
 
 # The first byte says how the frame is lengthened, to reach the limits from short inputs.
-_LENGTHENED = {
-    253: 17 + CHUNK_BYTES,
-    254: 18 + CHUNK_BYTES,
-    255: CONTROL_BYTES + 2,
-}
+_DATA_HEAD = struct.Struct("<QQI")
+_FULL = 1 + _DATA_HEAD.size + CHUNK_BYTES
+_LENGTHENED = {253: _FULL, 254: _FULL + 1, 255: CONTROL_BYTES + 2}
 
 
 def check_frame(data: bytes) -> bool:
@@ -60,20 +59,26 @@ def check_frame(data: bytes) -> bool:
     assert is_data == (frame[0] == frames.DATA)
     if is_data:
         return _check_data(frame)
-    # Both, since a frame does not say whose it is.
-    return any([_check_control(frame, kind) for kind in (pb.WorkerFrame, pb.ServerFrame)])
+    # As both, since a frame does not say whose it is.
+    accepted = [_check_control(frame, kind) for kind in (pb.WorkerFrame, pb.ServerFrame)]
+    return any(accepted)
 
 
 def _check_data(frame: bytes) -> bool:
     try:
-        blob, offset, payload = frames.read_data(frame)
+        parts = list(frames.read_data(frame))
     except Rejected:
         return False
-    assert 0 < len(payload) <= CHUNK_BYTES
-    assert payload == frame[-len(payload) :]
-    if offset < 4096:  # bytes before the offset have to be made to write it again
-        whole = memoryview(bytes(offset) + payload)
-        assert list(frames.data(blob, whole, offset)) == [frame]
+    assert parts
+    assert sum(len(part) for _, _, part in parts) <= CHUNK_BYTES
+    laid_out = [_DATA_HEAD.pack(blob, at, len(part)) + part for blob, at, part in parts]
+    assert frame[1:] == b"".join(laid_out)
+    if all(at < 4096 for _, at, _ in parts):  # what lies before has to be made to write it again
+        bulk: deque[frames.Bulk] = deque(
+            (blob, [memoryview(bytes(at)), part], at) for blob, at, part in parts
+        )
+        assert frames.next_data(bulk) == frame
+        assert not bulk
     return True
 
 
@@ -114,9 +119,15 @@ def _frame_seeds() -> list[bytes]:
         pb.ServerFrame(settled=pb.Settled(refused=[pb.Refusal(call=1, reason="r")])),
     ]
     controls = [frames.control(message) for message in messages]
-    datas = [*frames.data(7, memoryview(b"abc")), *frames.data(2**63, memoryview(b"abcd"), 2)]
-    long = [bytes([how]) + each for how in _LENGTHENED for each in (controls[0], datas[0])]
-    return [b"", b"\x00", b"\x00\xc1", *(b"\x00" + each for each in controls + datas), *long]
+    pieces = [memoryview(b"abc"), memoryview(b"d")]
+    several: deque[frames.Bulk] = deque((blob, pieces, blob) for blob in range(3))
+    # Announced as the longest that a frame may be, and as one byte more: lengthened below.
+    longest = [
+        bytes([frames.DATA]) + _DATA_HEAD.pack(1, 0, CHUNK_BYTES + more) + b"a" for more in (0, 1)
+    ]
+    plain = [*controls, frames.next_data(several), *longest]
+    lengthened = [bytes([how]) + each for how in _LENGTHENED for each in [controls[0], *longest]]
+    return [b"", b"\x00", *(b"\x00" + each for each in plain), *lengthened]
 
 
 # ---------------------------------------------------------------- records

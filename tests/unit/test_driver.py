@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 from fedkube_server import driver as driver_module
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer, Driver, NewTask
+from fedkube_server.driver import Answer, Driver, NewTask, Outgoing
+from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.landing import Landed
 
 from fedkube.core.errors import Rejected
-from fedkube.core.tasks import Dispatcher
+from fedkube.core.tasks import Dispatcher, Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire.tensors import digest
 
 
 class FakeLoop:
@@ -43,12 +47,16 @@ class FakeSession:
         self.name = name
         self.given = []
         self.cancelled = []
+        self.flushed = 0
 
     def give(self, frame, blobs):
         self.given.append((frame, blobs))
 
-    def cancel(self, task, attempt):
-        self.cancelled.append((task, attempt))
+    def cancel(self, calls):
+        self.cancelled += calls
+
+    def flush(self):
+        self.flushed += 1
 
 
 @pytest.fixture
@@ -73,13 +81,13 @@ def outcomes():
 
 @pytest.fixture
 def submit(driver, outcomes):
-    def submit(task, client=0, admit=lambda _: None, blobs=(), ttl=60.0):
+    def submit(task, client=0, admit=lambda _: None, blobs=(), ttl=60.0, message=None):
         def settled(outcome):
             assert task not in outcomes, "settled twice"
             outcomes[task] = outcome
 
-        frame = pb.Task(id=task)
-        driver.submit([NewTask(task, client, frame, list(blobs), admit, settled, ttl)])
+        sent = message or Outgoing(pb.Task(), list(blobs), Kind(task))
+        driver.submit([NewTask(task, client, pb.Call(id=task), sent, admit, settled, ttl)])
 
     return submit
 
@@ -95,10 +103,13 @@ def worker(driver):
     return connect
 
 
-def answer(driver, session, task=1, attempt=1, **reply):
-    reply = pb.Reply(task=task, attempt=attempt, **(reply or {"content": pb.Content()}))
-    blobs = [memoryview(bytes(blob.nbytes)) for blob in reply.blobs]
-    return asyncio.run(driver.answered(session, Answer(reply, blobs)))
+def answer(driver, session, task=1, assignment=1, blobs=(), **outcome):
+    """Why the reply does not count, or an empty string."""
+    outcome = pb.Outcome(call=task, **(outcome or {"content": pb.Content()}))
+    reply = pb.Reply(assignment=assignment, outcomes=[outcome], blobs=blobs)
+    landed = [Landed.known(memoryview(bytes(blob.nbytes))) for blob in blobs]
+    refused = asyncio.run(driver.answered(session, reply, landed))
+    return refused[0].reason if refused else ""
 
 
 def failure(code, reason="why"):
@@ -109,17 +120,17 @@ def test_a_task_is_given_and_its_answer_settles_it(driver, submit, worker, outco
     session = worker()
     submit(1)
     ((frame, blobs),) = session.given
-    assert (frame.id, frame.attempt, blobs) == (1, 1, [])
+    assert (frame.assignment, [call.id for call in frame.calls], blobs) == (1, [1], [])
     assert answer(driver, session) == ""
     assert isinstance(outcomes[1], Answer)
-    assert loop.timers[0].cancelled
+    assert loop.timers[0].cancelled, "its time to live is of no interest any more"
 
 
 def test_a_reply_that_nobody_waits_for_does_not_count(driver, submit, worker, outcomes):
     session = worker()
     submit(1)
     assert answer(driver, session, task=7) == "nobody waits for this reply any more"
-    assert answer(driver, session, attempt=2) == "nobody waits for this reply any more"
+    assert answer(driver, session, assignment=2) == "nobody waits for this reply any more"
     assert answer(driver, FakeSession("w")) == "nobody waits for this reply any more"
     assert outcomes == {}
 
@@ -138,8 +149,8 @@ def test_a_client_whose_process_was_killed_is_tried_again(driver, submit, worker
     answer(driver, session, **failure(pb.Failure.KILLED))
     assert outcomes == {}
     driver.ready(session)
-    assert session.given[-1][0].attempt == 2
-    answer(driver, session, attempt=2, **failure(pb.Failure.KILLED, "out of memory"))
+    assert session.given[-1][0].assignment == 2
+    answer(driver, session, assignment=2, **failure(pb.Failure.KILLED, "out of memory"))
     assert outcomes[1].code == pb.Failure.KILLED
     assert outcomes[1].reason == "out of memory (given up after 2 tries)"
 
@@ -148,7 +159,7 @@ def test_a_lost_workers_task_goes_to_another(driver, submit, worker, outcomes):
     first, second = worker("a"), worker("b")
     submit(1)
     driver.leave(first, "the worker was lost")
-    assert [frame.attempt for frame, _ in second.given] == [2]
+    assert [frame.assignment for frame, _ in second.given] == [2]
     driver.leave(second, "the worker was lost")
     assert outcomes[1].code == pb.Failure.LOST
     assert outcomes[1].reason == "the worker was lost (given up after 2 tries)"
@@ -159,11 +170,11 @@ def test_an_older_session_of_the_same_name_has_no_say(driver, submit, worker):
     submit(1)
     driver.leave(old, "the worker connected again")
     new = worker("w")
-    assert [frame.attempt for frame, _ in new.given] == [2]
+    assert [frame.assignment for frame, _ in new.given] == [2]
     driver.leave(old, "late")
     driver.ready(old)
-    assert answer(driver, old, attempt=2) == "nobody waits for this reply any more"
-    assert answer(driver, new, attempt=2) == ""
+    assert answer(driver, old, assignment=2) == "nobody waits for this reply any more"
+    assert answer(driver, new, assignment=2) == ""
 
 
 def test_an_update_that_is_refused_says_why_at_both_ends(driver, submit, worker, outcomes):
@@ -190,11 +201,11 @@ def test_a_refused_update_leaves_the_clients_state_as_it_was(driver, submit, wor
     answer(driver, session, content=pb.Content(), state=_state(0), blobs=[_blob(b"new")])
     driver.ready(session)
     submit(2)
-    assert not session.given[-1][0].HasField("state")
+    assert not session.given[-1][0].calls[0].HasField("state")
 
 
 def test_a_large_reply_is_checked_on_another_thread(driver, submit, worker, monkeypatch):
-    monkeypatch.setattr(driver_module, "_CHECK_INLINE_BYTES", 10)
+    monkeypatch.setattr(driver_module, "_INLINE_BYTES", 10)
     loops = []
 
     def admit(_):
@@ -207,7 +218,8 @@ def test_a_large_reply_is_checked_on_another_thread(driver, submit, worker, monk
         session = worker(f"w{task}")
         submit(task, client=task, admit=admit)
         blob = pb.Blob(id=1, nbytes=size, digest=bytes(32))
-        assert answer(driver, session, task=task, content=pb.Content(), blobs=[blob]) == ""
+        reply = {"assignment": task, "content": _state(0), "blobs": [blob]}
+        assert answer(driver, session, task=task, **reply) == ""
     assert loops[0] is not None
     assert loops[1] is None
 
@@ -226,7 +238,7 @@ def test_a_withdrawn_task_is_cancelled_at_its_worker(driver, submit, worker, out
     session = worker()
     submit(1)
     driver.withdraw([1, 99], pb.Failure.WITHDRAWN, "timeout")
-    assert session.cancelled == [(1, 1)]
+    assert session.cancelled == [1]
     assert outcomes[1] == pb.Failure(code=pb.Failure.WITHDRAWN, reason="timeout")
 
 
@@ -245,7 +257,7 @@ def test_a_task_that_cannot_be_sent_has_failed_and_its_worker_is_free(
     real_give = session.give
 
     def give(frame, blobs):
-        if frame.id == 1:
+        if frame.calls[0].id == 1:
             raise Rejected("too large")
         real_give(frame, blobs)
 
@@ -255,7 +267,7 @@ def test_a_task_that_cannot_be_sent_has_failed_and_its_worker_is_free(
         code=pb.Failure.REFUSED, reason="the message cannot be sent: too large"
     )
     submit(2, client=2)
-    assert [frame.id for frame, _ in session.given] == [2]
+    assert [frame.calls[0].id for frame, _ in session.given] == [2]
 
 
 def test_a_check_that_fails_costs_the_reply_and_not_the_worker(driver, submit, worker, outcomes):
@@ -266,6 +278,132 @@ def test_a_check_that_fails_costs_the_reply_and_not_the_worker(driver, submit, w
     submit(1, admit=admit)
     assert "could not be checked: KeyError" in answer(driver, session)
     assert outcomes[1].code == pb.Failure.REFUSED
+
+
+# ------------------------------------------------------------- updates that are summed
+
+
+@pytest.fixture
+def fold():
+    return Fold({"w": (2,)}, "n", cohort=4)
+
+
+@pytest.fixture
+def summing(store, fold):
+    """A message whose updates are summed."""
+    content = _update([0.0, 0.0])[0].content
+    blobs = [store.put(memoryview(np.zeros(2, "f4").tobytes()))]
+    frame = pb.Task(content=content, fold=fold.spec(7))
+    kind = Kind(7, most=9, foldable=True)
+    return Outgoing(frame, blobs, kind, fold, sent_arrays(content, blobs))
+
+
+def _update(values, weight=1, call=1):
+    """An outcome, and what announces its bytes, and the bytes."""
+    data = np.array(values, "f4").tobytes()
+    content = pb.Content()
+    item = content.records.add(name="a").arrays.items.add(name="w", dtype="float32", shape=[2])
+    item.stype = "numpy.ndarray"
+    content.records.add(name="m").metrics.items.add(key="n", integer=weight)
+    return pb.Outcome(call=call, content=content), pb.Blob(nbytes=8, digest=digest(data)), data
+
+
+def take(driver, session, assignment, *updates):
+    reply = pb.Reply(assignment=assignment)
+    landed = []
+    for outcome, blob, data in updates:
+        outcome.content.records[0].arrays.items[0].blob = len(landed)
+        reply.outcomes.append(outcome)
+        reply.blobs.append(blob)
+        landed.append(Landed.known(memoryview(data)))
+    return asyncio.run(driver.answered(session, reply, landed))
+
+
+def test_updates_are_summed_and_the_mean_is_theirs(driver, submit, worker, outcomes, summing, fold):
+    first, second = worker("a"), worker("b")
+    submit(1, client=1, message=summing)
+    submit(2, client=2, message=summing)
+    assert not first.given[0][0].HasField("fold"), "each has one only"
+    take(driver, first, 1, _update([1, 2], 1, call=1))
+    take(driver, second, 2, _update([4, 8], 2, call=2))
+    assert set(outcomes) == {1, 2}
+    assert fold.mean()["w"].tolist() == [3.0, 6.0]
+
+
+def test_an_update_that_is_refused_is_not_in_the_sum(
+    driver, submit, worker, outcomes, summing, fold
+):
+    session = worker()
+    submit(1, message=summing)
+    (refused,) = take(driver, session, 1, _update([np.nan, 0]))
+    assert "NaN" in refused.reason
+    assert outcomes[1].code == pb.Failure.REFUSED
+    assert fold.weights == []
+
+
+def _hold(driver, session, *calls):
+    outcomes = []
+    for call in calls:
+        outcome, _, _ = _update([0, 0], call=call)
+        del outcome.content.records[0].arrays.items[:]
+        outcome.content.records[0].arrays.held = True
+        outcome.held = True
+        outcomes.append(outcome)
+    reply = pb.Reply(assignment=session.given[-1][0].assignment, outcomes=outcomes)
+    return asyncio.run(driver.answered(session, reply, []))
+
+
+def _sum(driver, session, *calls):
+    update = pb.Sum(fold=7, calls=calls)
+    update.tensors.add(name="w", dtype="float32", unchanged=range(len(calls)))
+    driver.examine_sum(session, update)
+    return asyncio.run(driver.summed(session, update, []))
+
+
+def test_what_a_worker_holds_counts_when_its_sum_has_come(
+    driver, submit, worker, outcomes, summing, fold
+):
+    session = worker()
+    for task in (1, 2, 3):
+        submit(task, client=task, message=summing)
+    _hold(driver, session, 1)
+    driver.ready(session)
+    assert session.given[-1][0].HasField("fold")
+    calls = [1, *[call.id for call in session.given[-1][0].calls]]
+    _hold(driver, session, *calls[1:])
+    assert outcomes == {}
+    driver.ready(session)
+    assert _sum(driver, session, *calls) == []
+    assert set(outcomes) == set(calls)
+    assert fold.weights == [1.0] * len(calls)
+
+
+def test_a_lost_sum_counts_for_nothing_and_its_clients_are_asked_again(
+    driver, submit, worker, outcomes, summing, fold
+):
+    first = worker("a")
+    submit(1, client=1, message=summing)
+    submit(2, client=2, message=summing)
+    _hold(driver, first, 1)
+    driver.leave(first, "lost")
+    assert _sum(driver, first, 1)[0].reason == "nobody waits for this reply any more"
+    second = worker("b")
+    assert second.given[0][0].calls[0].id == 1
+    assert (outcomes, fold.weights) == ({}, [])
+
+
+def test_a_held_update_outlives_the_rounds_deadline(
+    driver, submit, worker, outcomes, summing, fold
+):
+    session = worker()
+    submit(1, client=1, message=summing)
+    submit(2, client=2, message=summing)
+    _hold(driver, session, 1)
+    driver.withdraw([1, 2], pb.Failure.WITHDRAWN, "timeout")
+    assert session.flushed == 1
+    assert set(outcomes) == {2}
+    _sum(driver, session, 1)
+    assert isinstance(outcomes[1], Answer)
 
 
 # ------------------------------------------------------------- a client's state
@@ -291,7 +429,7 @@ def test_a_clients_state_comes_with_its_next_task_after_the_messages_blobs(
     submit(2, client=4, blobs=[model])
     frame, blobs = session.given[-1]
     assert [bytes(blob.data) for blob in blobs] == [b"model", bytes(1)]
-    assert frame.state.records[0].arrays.items[0].blob == 1
+    assert frame.calls[0].state.records[0].arrays.items[0].blob == 1
 
 
 def test_other_clients_do_not_see_it(driver, submit, worker):
@@ -300,7 +438,7 @@ def test_other_clients_do_not_see_it(driver, submit, worker):
     answer(driver, session, content=pb.Content(), state=_state(0), blobs=[_blob(b"s")])
     driver.ready(session)
     submit(2, client=5)
-    assert not session.given[-1][0].HasField("state")
+    assert not session.given[-1][0].calls[0].HasField("state")
 
 
 def test_a_failure_leaves_the_clients_state_as_it_was(driver, submit, worker):
@@ -309,10 +447,10 @@ def test_a_failure_leaves_the_clients_state_as_it_was(driver, submit, worker):
     answer(driver, session, content=pb.Content(), state=_state(0), blobs=[_blob(b"s")])
     driver.ready(session)
     submit(2, client=4)
-    answer(driver, session, task=2, **failure(pb.Failure.APP_RAISED))
+    answer(driver, session, task=2, assignment=2, **failure(pb.Failure.APP_RAISED))
     driver.ready(session)
     submit(3, client=4)
-    assert session.given[-1][0].state == _state(0)
+    assert session.given[-1][0].calls[0].state == _state(0)
 
 
 def test_a_state_that_cannot_be_kept_does_not_break_the_server(driver, submit, worker, outcomes):
@@ -328,9 +466,13 @@ def test_the_blobs_that_a_reply_may_refer_to(driver, submit, worker, store):
     session = worker()
     model = store.put(memoryview(b"model"))
     submit(1, blobs=[model])
-    reply = pb.Reply(task=1, attempt=1)
-    assert driver.blobs_of(session, reply) == {model.digest: model}
-    assert driver.blobs_of(session, pb.Reply(task=1, attempt=2)) is None
+    outcome = pb.Outcome(call=1, content=_state(3))
+    reply = pb.Reply(assignment=1, outcomes=[outcome])
+    examined = driver.examine(session, reply)
+    assert (examined.known, examined.wanted) == ({model.digest: model}, {3})
+    reply.assignment = 2
+    examined = driver.examine(session, reply)
+    assert (examined.known, examined.wanted) == ({}, set()), "nobody waits for it"
 
 
 def test_what_is_so_now(driver, submit, worker):

@@ -83,9 +83,10 @@ def test_blobs_are_cut_at_blocks_and_come_together_again(sizes, start):
     assert came == {1: b"small", 2: bytes(data[start:]), 3: b"small"}
 
 
-def test_a_frame_of_nothing_but_empty_blobs_is_none_that_may_be_sent():
-    with pytest.raises(Rejected, match="without bytes"):
-        parts(frames.next_data(deque()))
+def test_of_nothing_but_empty_blobs_no_frame_is_made():
+    bulk = deque([(1, [memoryview(b"")], 0), (2, [memoryview(b"sent")], 4), (3, [], 0)])
+    assert frames.next_data(bulk) == b""
+    assert not bulk
 
 
 def test_the_largest_control_frame_that_may_be_sent_may_be_read():

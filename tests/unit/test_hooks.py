@@ -72,7 +72,7 @@ class FakeGrid:
         messages = list(messages)
         if not messages:
             return []
-        _, phase, _ = self._tracker.sending(messages)
+        phase = self._tracker.sending(messages).phase
         replies = []
         for message in messages:
             node = message.metadata.dst_node_id

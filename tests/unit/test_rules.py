@@ -20,7 +20,7 @@ SENT = RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros((2, 3), "f4"))})})
 def answer(records):
     encoder = Encoder()
     content = encoder.encode(records)
-    return Answer(pb.Reply(content=content), [memoryview(bytes(b)) for b in encoder.blobs])
+    return Answer(pb.Outcome(content=content), [memoryview(bytes(b)) for b in encoder.blobs])
 
 
 def reply(values=None, *, weight="num-examples", **metrics):
@@ -196,7 +196,7 @@ def reason_or_rejection(strategy, came, aggregation="aggregate_train", sent=SENT
 def test_bytes_that_hide_their_elements_are_not_averaged():
     """Marked as opaque, NaN or another shape would reach the average unseen, by way of np.load."""
     came = answer(reply(np.full((2, 3), np.nan)))
-    (item,) = came.reply.content.records[0].arrays.items
+    (item,) = came.outcome.content.records[0].arrays.items
     came.blobs[item.blob] = memoryview(Array(np.full((7,), np.nan, "f4")).data)
     item.opaque = True
     assert reason_or_rejection(message_api.FedAvg(), came)

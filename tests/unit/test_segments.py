@@ -180,4 +180,4 @@ def test_what_no_task_has_used_for_long_goes_even_below_the_limit(cache):
 def test_what_is_used_now_and_then_stays(cache):
     put(cache, 10, b"a")
     number = cache.find(b"a").segment
-    assert not any(cache.shrink([number] if task % 5 == 0 else []) for task in range(50))
+    assert not any(cache.shrink([number] if task % 3 == 0 else []) for task in range(50))

@@ -112,13 +112,14 @@ def test_arrays_are_fetched_when_they_are_needed_and_not_before():
 
 
 def test_a_phase_that_no_strategy_declared_is_counted_by_what_is_sent(tracker):
-    check, phase, declared = tracker.sending([message("query.x"), message("query.y")])
-    assert check is admit_anything
-    assert (phase.message_type, phase.asked, declared) == ("query.x", 2, False)
+    handling = tracker.sending([message("query.x"), message("query.y")])
+    assert handling.admit is admit_anything
+    assert (handling.phase.message_type, handling.phase.asked) == ("query.x", 2)
+    assert (handling.declared, handling.fold) == (False, None)
 
 
 def test_its_metrics_are_means(tracker):
-    _, phase, _ = tracker.sending([message()])
+    phase = tracker.sending([message()]).phase
     tracker.collected(phase, [answered(loss=1), answered(loss=2)])
     assert phase.metrics == {"loss": 1.5}
     tracker.collected(phase, [answered(loss=9)])
@@ -128,9 +129,10 @@ def test_its_metrics_are_means(tracker):
 def test_a_phase_that_a_strategy_declared_has_its_check_and_its_metrics(tracker):
     made = [message(), message()]
     tracker.configured("train", 1, FedAvg(), "aggregate_train", made)
-    check, phase, declared = tracker.sending(made)
-    assert check is not admit_anything
-    assert (phase.asked, declared) == (2, True)
+    handling = tracker.sending(made)
+    phase = handling.phase
+    assert handling.admit is not admit_anything
+    assert (phase.asked, handling.declared) == (2, True)
     tracker.collected(phase, [answered(loss=1)])
     assert phase.metrics == {}
     phase.clients.append(0)
@@ -140,16 +142,16 @@ def test_a_phase_that_a_strategy_declared_has_its_check_and_its_metrics(tracker)
 
 def test_messages_of_another_kind_are_not_the_declared_phase(tracker):
     tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
-    check, phase, declared = tracker.sending([message("query")])
-    assert check is admit_anything
-    assert (phase.message_type, declared) == ("query", False)
+    handling = tracker.sending([message("query")])
+    assert handling.admit is admit_anything
+    assert (handling.phase.message_type, handling.declared) == ("query", False)
 
 
 def test_messages_that_the_strategy_did_not_make_are_the_apps_own_protocol(tracker):
     tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
-    check, phase, declared = tracker.sending([message(), message()])
-    assert check is admit_anything
-    assert (phase.asked, declared) == (2, True)
+    handling = tracker.sending([message(), message()])
+    assert handling.admit is admit_anything
+    assert (handling.phase.asked, handling.declared) == (2, True)
 
 
 def test_what_was_not_checked_as_it_came_is_checked_before_it_is_averaged(tracker):
@@ -168,7 +170,7 @@ def test_a_strategy_that_asks_nobody_declares_nothing(tracker):
 
 def test_a_round_that_nobody_trained_in_ends_the_run(tracker):
     tracker.configured("train", 1, FedAvg(), "aggregate_train", [message(), message()])
-    _, phase, _ = tracker.sending([message(), message()])
+    phase = tracker.sending([message(), message()]).phase
     tracker.recorder.settled(phase, 0, "Traceback\n  x\nValueError: no data\n")
     tracker.recorder.settled(phase, 1, "also")
     with pytest.raises(Halted):

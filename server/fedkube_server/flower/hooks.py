@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from flwr.app import ArrayRecord, Error, Message
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.common import parameters_to_ndarrays
 from flwr.common.constant import ErrorCode
@@ -26,7 +26,7 @@ from flwr.server.strategy import fedavg as legacy_fedavg
 from flwr.server.workflow import DefaultWorkflow
 from flwr.serverapp.strategy import Strategy, fedavg
 
-from fedkube.app.arrays import WireArray
+from fedkube.app.arrays import STAND_IN, FoldedArray, WireArray
 from fedkube.core.errors import AppInvalid
 from fedkube_server.driver import refusal_text
 from fedkube_server.flower.rules import legacy_content
@@ -232,6 +232,8 @@ def _average_records(
     """``aggregate_arrayrecords``: records, and the metric that weighs them."""
     named = _named(method, args, kwargs)
     records, key = named["records"], named["weighting_metric_name"]
+    if not any(map(_stands_in, records)):
+        return method(*args, **kwargs)
     weights = [next(iter(each.metric_records.values()))[key] for each in records]
     mean = tracker.mean(weights)
     if mean is None:
@@ -244,9 +246,24 @@ def _average_results(
 ) -> Any:
     """``aggregate``, of pairs of arrays and weights, and ``aggregate_inplace``, of results."""
     results = _named(method, args, kwargs)["results"]
+    if not any(_is_summed(first, second) for first, second in results):
+        return method(*args, **kwargs)
     weights = [getattr(second, "num_examples", second) for _, second in results]
     mean = tracker.mean(weights)
     return method(*args, **kwargs) if mean is None else list(mean.values())
+
+
+def _stands_in(records: RecordDict) -> bool:
+    """Whether the arrays of a reply are in the sum."""
+    every = (array for record in records.array_records.values() for array in record.values())
+    return isinstance(next(every, None), FoldedArray)
+
+
+def _is_summed(first: Any, second: Any) -> bool:
+    """The same of a result of the older API, as either of its functions is given it."""
+    if hasattr(second, "parameters"):
+        return STAND_IN in second.parameters.tensors
+    return bool(first) and all(array.size == 0 for array in first)
 
 
 _AVERAGING: list[tuple[ModuleType, str, Observer]] = [
