@@ -291,7 +291,9 @@ class Agent:
     def _note(self, settled: pb.Settled) -> None:
         for refusal in settled.refused:
             log.warning("the server did not count a reply: %s", refusal.reason)
-        self._uploads.settle(settled.upload)
+        upload = self._uploads.settle(settled.upload)
+        if upload is not None and self._stream is not None:
+            self._stream.forget(upload.pieces)
         self._settled.set()
 
     def _give(self, need: pb.Need) -> None:

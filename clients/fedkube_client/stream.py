@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Protocol
 
 from fedkube.core.errors import Rejected
@@ -45,6 +45,11 @@ class Stream:
         """Send a blob's bytes from ``start`` on."""
         self._bulk.append((blob, pieces, start))
         self._wake.set()
+
+    def forget(self, blobs: Collection[int]) -> None:
+        """Do not send these any more."""
+        for item in [each for each in self._bulk if each[0] in blobs]:
+            self._bulk.remove(item)
 
     def hang_up(self) -> None:
         """End the stream."""

@@ -74,9 +74,9 @@ class Uploads:
         """An upload that is not settled."""
         return self._open.get(number)
 
-    def settle(self, number: int) -> None:
-        """The server has it, and is done with it."""
-        self._open.pop(number, None)
+    def settle(self, number: int) -> Upload | None:
+        """The server is done with it, and may not have wanted all of it."""
+        return self._open.pop(number, None)
 
     def __iter__(self) -> Iterator[Upload]:
         return iter(list(self._open.values()))

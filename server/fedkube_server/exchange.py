@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -176,7 +177,7 @@ class Exchange:
         """Now and then, see whether somebody is too slow."""
         while True:
             await asyncio.sleep(1.0)
-            now = asyncio.get_running_loop().time()
+            now = time.monotonic()
             for name, pump in list(self._pumps.items()):
                 session = self._sessions[name]
                 session.trouble = session.look(now) or ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class _Arriving:
     """An upload whose bytes are still coming.
 
     ``landed``: where each blob is, or will be. ``coming``: those that have to come. ``since``,
-    ``received``: seconds on the loop's clock, and the bytes that came from then on.
+    ``received``: seconds that never jump, and the bytes that came from then on.
     """
 
     frame: pb.Reply | pb.Sum
@@ -93,7 +94,7 @@ class Session:
         """The worker is back: forget what was on its way, and find out what the cut swallowed."""
         self._control.clear()
         self._bulk.clear()
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for arriving in self._uploads.values():
             arriving.since, arriving.received = now, 0
         there = set(hello.assignments)
@@ -159,6 +160,11 @@ class Session:
                 self._bulk.clear()
                 self._forget(assignment)
         self._send(pb.ServerFrame(cancel=pb.Cancel(calls=calls)))
+        for arriving in list(self._uploads.values()):
+            frame = arriving.frame
+            if isinstance(frame, pb.Reply) and {each.call for each in frame.outcomes} <= gone:
+                self._drop(arriving)
+                self._settle(frame.upload, [])
 
     def flush(self) -> None:
         """Have the worker send the sums that it holds."""
@@ -269,7 +275,7 @@ class Session:
 
     def _make_room(self, arriving: _Arriving) -> None:
         arriving.room = self._site.spool.room([landed for _, landed in arriving.coming])
-        arriving.since = asyncio.get_running_loop().time()
+        arriving.since = time.monotonic()
         for blob, landed in arriving.coming:
             if not arriving.incoming.expect(blob, landed.write):
                 if blob.id in self._blobs:

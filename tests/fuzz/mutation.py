@@ -62,7 +62,7 @@ def _nodes(message: Message) -> Iterator[Message]:
 
 
 def _change(message: Message, rng: random.Random) -> None:
-    fields: Sequence[FieldDescriptor] = message.DESCRIPTOR.fields
+    fields: Sequence[Any] = message.DESCRIPTOR.fields
     if not fields:
         return
     field = rng.choice(fields)

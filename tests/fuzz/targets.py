@@ -44,14 +44,21 @@ class Target:
 # The first byte says how the frame is lengthened, to reach the limits from short inputs.
 _DATA_HEAD = struct.Struct("<QQI")
 _FULL = 1 + _DATA_HEAD.size + CHUNK_BYTES
-_LENGTHENED = {253: _FULL, 254: _FULL + 1, 255: CONTROL_BYTES + 2}
+_LENGTHENED = {
+    252: _FULL,
+    253: _FULL + 1,
+    254: CONTROL_BYTES + 1,
+    255: CONTROL_BYTES + 2,
+}
+# In protobuf, two of them are a field of no known name: such a frame can still be parsed.
+_PADDING = b"x"
 
 
 def check_frame(data: bytes) -> bool:
     """A frame of either side, as a session reads it."""
     if not data:
         return False
-    frame = data[1:].ljust(_LENGTHENED.get(data[0], 0), b"\x01")
+    frame = data[1:].ljust(_LENGTHENED.get(data[0], 0), _PADDING)
     try:
         is_data = frames.is_data(frame)
     except Rejected:
@@ -88,6 +95,8 @@ def _check_control(frame: bytes, kind: type[Message]) -> bool:
     except Rejected:
         return False
     assert len(frame) <= CONTROL_BYTES + 1
+    if len(frame) > CHUNK_BYTES:  # what is written here is no memory that reading takes
+        return True
     again = frames.read_control(frames.control(message), kind)
     # As bytes: a NaN is equal to nothing.
     assert again.SerializePartialToString() == message.SerializePartialToString()
@@ -126,7 +135,10 @@ def _frame_seeds() -> list[bytes]:
         bytes([frames.DATA]) + _DATA_HEAD.pack(1, 0, CHUNK_BYTES + more) + b"a" for more in (0, 1)
     ]
     plain = [*controls, frames.next_data(several), *longest]
-    lengthened = [bytes([how]) + each for how in _LENGTHENED for each in [controls[0], *longest]]
+    # Of either parity, so that each limit is reached with whole fields.
+    headings = [frames.control(pb.WorkerFrame()), controls[1], *longest]
+    headings += [headings[0] + b"\x78\x80\x00"]
+    lengthened = [bytes([how]) + each for how in _LENGTHENED for each in headings]
     return [b"", b"\x00", *(b"\x00" + each for each in plain), *lengthened]
 
 
@@ -322,11 +334,11 @@ def check_sum(data: bytes) -> bool:
 
 
 def _length(sums: TensorSum, block: int, length: int) -> int:
-    """Mostly the right one, which a fuzzer would seldom hit."""
+    """Mostly the right one, which a fuzzer would seldom hit; a whole block where there is none."""
     if length < 2**15:
         return length
-    known = sums.size and 0 <= block < -(-sums.size // BLOCK)
-    return sums.levels * sums.length(block) if known else 1
+    known = 0 <= block < -(-sums.size // BLOCK)
+    return sums.levels * (sums.length(block) if known else BLOCK)
 
 
 def _compare(sums: TensorSum, merged: dict[tuple[int, int], tuple[int, int]]) -> None:

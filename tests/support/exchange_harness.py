@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Driver, NewTask
+from fedkube_server.driver import Answer, Driver, NewTask, Outgoing
 from fedkube_server.exchange import Exchange
+from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.landing import Spool
 
-from fedkube.core.tasks import Dispatcher
+from fedkube.core.errors import FedKubeError
+from fedkube.core.tasks import Dispatcher, Kind
 from fedkube.pki.authority import Authority
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels
@@ -51,6 +56,7 @@ class Server:
             asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, self.store)
         )
         self.broken: list[str] = []
+        self.failed: list[FedKubeError] = []
         self.stopped: list[tuple[str, bool]] = []
         self._outcomes: asyncio.Queue[tuple[int, object]] = asyncio.Queue()
         self.exchange = Exchange(
@@ -60,6 +66,8 @@ class Server:
             lambda: pb.Welcome(run=RUN, flower_run=3, run_config=run_config, cache_bytes=1 << 30),
             self.broken.append,
             lambda reason, broken: self.stopped.append((reason, broken)),
+            Spool(Path(tempfile.gettempdir())),
+            self.failed.append,
         )
         self.driver.changed = self.exchange.changed
         self._server, port = channels.serve("127.0.0.1:0", mine, self.exchange.handlers())
@@ -85,22 +93,60 @@ class Server:
         self.submit_content(number, content, [*map(memoryview, arrays)], admit)
 
     def submit_content(
-        self, number: int, content: pb.Content, blobs=(), admit=lambda answer: None
+        self,
+        number: int,
+        content: pb.Content,
+        blobs=(),
+        admit=lambda answer: None,
+        fold: Fold | None = None,
+        most: int = 1,
     ) -> None:
+        self.submit_all([number], content, blobs, admit, fold, most)
+
+    def submit_all(
+        self,
+        numbers,
+        content: pb.Content,
+        blobs=(),
+        admit=lambda answer: None,
+        fold: Fold | None = None,
+        most: int = 1,
+    ) -> None:
+        """One message for several clients."""
+        stored = [self.store.put(data) for data in blobs]
+        kind = Kind(numbers[0], "train", fold is not None, most)
         frame = pb.Task(
-            id=number, node=5, message_id=f"m{number}", message_type="train", content=content,
-            created_at=time.time(), ttl=100, seed=1,
-        )  # fmt: skip
-        task = NewTask(
-            id=number,
-            client=number,
-            frame=frame,
-            blobs=[self.store.put(data) for data in blobs],
-            admit=admit,
-            settled=lambda outcome: self._outcomes.put_nowait((number, outcome)),
-            expires_in_s=60,
+            message_type="train", content=content, fold=fold.spec(numbers[0]) if fold else None
         )
-        self.driver.submit([task])
+        sent = sent_arrays(content, stored) if fold else {}
+        message = Outgoing(frame, stored, kind, fold, sent)
+        self.driver.submit(
+            [
+                NewTask(
+                    id=number,
+                    client=number,
+                    call=pb.Call(
+                        id=number,
+                        node=5,
+                        message_id=f"m{number}",
+                        created_at=time.time(),
+                        ttl=100,
+                        seed=1,
+                    ),
+                    message=message,
+                    admit=admit,
+                    settled=lambda outcome, number=number: self._settled(number, outcome),
+                    expires_in_s=60,
+                )
+                for number in numbers
+            ]
+        )
+
+    def _settled(self, number: int, outcome: object) -> None:
+        if isinstance(outcome, Answer):
+            # What it landed in is used for others afterwards.
+            outcome.blobs = [memoryview(bytes(blob)) for blob in outcome.blobs]
+        self._outcomes.put_nowait((number, outcome))
 
     async def outcome(self) -> tuple[int, object]:
         return await asyncio.wait_for(self._outcomes.get(), 20)

@@ -49,7 +49,7 @@ def replies_with(**metrics):
         numbers = {"client": task.client, **metrics}
         content = encoder.encode(RecordDict({"m": MetricRecord(numbers)}))
         answer = Answer(
-            pb.Reply(content=content, created_at=5.0, ttl=6.0),
+            pb.Outcome(content=content, created_at=5.0, ttl=6.0),
             [memoryview(blob) for blob in encoder.blobs],
         )
         assert task.admit(answer) is None

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
+from pathlib import Path
 
 import pytest
 from fedkube_server.blobs import BlobStore
-from fedkube_server.sessions import Session
+from fedkube_server.credits import Credits
+from fedkube_server.driver import Examined
+from fedkube_server.landing import Spool
+from fedkube_server.sessions import Session, Site
 
-from fedkube.core.errors import Rejected
+from fedkube.core.errors import Environment, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import frames
 from fedkube.wire.limits import CHUNK_BYTES
@@ -14,24 +20,43 @@ from fedkube.wire.tensors import digest
 
 
 class FakeDriver:
-    """Waits for the replies of one task, and takes what comes."""
+    """Waits for the replies to one assignment, and takes what comes."""
 
     def __init__(self):
         self.bytes_up = self.bytes_down = 0
         self.known = {}
         self.refuse = ""
         self.answers = []
+        self.sums = []
         self.readies = 0
+        self.lost_calls = []
 
     def ready(self, _):
         self.readies += 1
 
-    def blobs_of(self, _, reply):
-        return self.known if reply.task == 1 else None
+    def lost(self, _, calls):
+        self.lost_calls += calls
 
-    async def answered(self, _, answer):
-        self.answers.append(answer)
-        return self.refuse
+    def examine(self, _, reply):
+        if reply.assignment != 1:
+            return Examined({}, {}, set())
+        return Examined(self.known, {}, set(range(len(reply.blobs))))
+
+    def examine_sum(self, _, update):
+        return Examined(self.known, {}, set(range(len(update.blobs))))
+
+    async def answered(self, _, reply, landed):
+        if reply.assignment != 1:
+            return [pb.Refusal(call=1, reason="nobody waits")]
+        self.answers.append([bytes(each.view()) for each in landed])
+        return [pb.Refusal(call=1, reason=self.refuse)] if self.refuse else []
+
+    async def summed(self, _, update, landed):
+        self.sums.append([bytes(each.view()) for each in landed])
+        return []
+
+    async def to_the_end(self, work):
+        return await work
 
 
 @pytest.fixture
@@ -45,8 +70,23 @@ def broken():
 
 
 @pytest.fixture
-def session(driver, broken):
-    return Session("w", driver, broken.append)
+def credits():
+    return Credits(limit=1)
+
+
+@pytest.fixture
+def failed():
+    return []
+
+
+@pytest.fixture
+def site(driver, broken, credits, failed, tmp_path):
+    return Site(driver, Spool(tmp_path), credits, broken.append, failed.append)
+
+
+@pytest.fixture
+def session(site):
+    return Session("w", "life 1", site)
 
 
 @pytest.fixture
@@ -54,13 +94,18 @@ def store():
     return BlobStore()
 
 
+def run(work):
+    return asyncio.run(work)
+
+
 def receive(session, **kind):
-    asyncio.run(session.receive(frames.control(pb.WorkerFrame(**kind))))
+    run(session.receive(frames.control(pb.WorkerFrame(**kind))))
 
 
-def send_data(session, number, data):
-    for frame in frames.data(number, memoryview(data)):
-        asyncio.run(session.receive(frame))
+def send_data(session, number, data, start=0):
+    bulk = deque([(number, [memoryview(data)], start)])
+    while bulk:
+        run(session.receive(frames.next_data(bulk)))
 
 
 def written(session, before_frame=lambda _: None):
@@ -70,8 +115,7 @@ def written(session, before_frame=lambda _: None):
     async def write(frame):
         before_frame(len(out))
         if frames.is_data(frame):
-            number, _, data = frames.read_data(frame)
-            out.append((number, bytes(data)))
+            out.extend((number, bytes(data)) for number, _, data in frames.read_data(frame))
         else:
             out.append(frames.read_control(frame, pb.ServerFrame))
 
@@ -93,8 +137,11 @@ def announced(number, data, **fields):
     return pb.Blob(id=number, digest=digest(data), nbytes=len(data), **fields)
 
 
-def reply(*blobs, task=1):
-    return pb.Reply(task=task, attempt=1, content=pb.Content(), blobs=blobs)
+def reply(*blobs, assignment=1, upload=1, follow=True):
+    outcomes = [pb.Outcome(call=1, content=pb.Content())]
+    return pb.Reply(
+        assignment=assignment, upload=upload, outcomes=outcomes, blobs=blobs, bytes_follow=follow
+    )
 
 
 # ------------------------------------------------------------- in
@@ -104,30 +151,36 @@ def test_a_reply_without_blobs_is_whole_at_once(session, driver):
     receive(session, reply=reply())
     assert len(driver.answers) == 1
     (settled,) = written(session)
-    assert settled.settled == pb.Settled(task=1, attempt=1)
+    assert settled.settled == pb.Settled(upload=1)
 
 
 def test_a_reply_is_whole_with_its_last_byte(session, driver):
-    large = bytes(CHUNK_BYTES + 1)
-    receive(session, reply=reply(announced(5, b"abc"), announced(6, large), announced(7, b"")))
-    send_data(session, 6, large)
+    longer = bytes(70_000)
+    receive(session, reply=reply(announced(5, b"abc"), announced(6, longer), announced(7, b"")))
+    send_data(session, 6, longer)
     assert driver.answers == []
     send_data(session, 5, b"abc")
-    (answer,) = driver.answers
-    assert [bytes(blob) for blob in answer.blobs] == [b"abc", large, b""]
+    assert driver.answers == [[b"abc", longer, b""]]
+
+
+def test_a_sum_is_taken_as_a_reply_is(session, driver):
+    receive(session, sum=pb.Sum(upload=1, blobs=[announced(5, b"abc")], bytes_follow=True))
+    send_data(session, 5, b"abc")
+    assert driver.sums == [[b"abc"]]
+    assert written(session)[0].settled.upload == 1
 
 
 def test_why_a_reply_did_not_count_is_said(session, driver):
     driver.refuse = "it holds NaN"
     receive(session, reply=reply())
-    assert written(session)[0].settled.refused == "it holds NaN"
+    assert written(session)[0].settled.refused == [pb.Refusal(call=1, reason="it holds NaN")]
 
 
 def test_blobs_that_the_server_sent_need_not_come_back(session, driver, store):
     model = store.put(memoryview(b"model"))
     driver.known = {model.digest: model}
     receive(session, reply=reply(announced(1, b"model", held=True)))
-    assert bytes(driver.answers[0].blobs[0]) == b"model"
+    assert driver.answers == [[b"model"]]
 
 
 def test_a_reply_that_refers_to_bytes_that_were_never_sent_is_refused(session):
@@ -136,16 +189,16 @@ def test_a_reply_that_refers_to_bytes_that_were_never_sent_is_refused(session):
 
 
 def test_a_reply_that_nobody_waits_for_is_answered_and_its_bytes_are_dropped(session, driver):
-    receive(session, reply=reply(announced(5, b"abc"), task=2))
+    receive(session, reply=reply(announced(5, b"abc"), assignment=2))
     send_data(session, 5, b"abc")
     assert driver.answers == []
-    assert "nobody waits" in written(session)[0].settled.refused
+    assert "nobody waits" in written(session)[0].settled.refused[0].reason
 
 
-def test_a_reply_before_the_one_before_is_whole_is_refused(session):
+def test_a_blob_number_is_of_one_upload_at_a_time(session):
     receive(session, reply=reply(announced(5, b"abc")))
-    with pytest.raises(Rejected, match="before the one before was whole"):
-        receive(session, reply=reply())
+    with pytest.raises(Rejected, match="blob 5 was announced twice"):
+        receive(session, reply=reply(announced(5, b"abc"), upload=2))
 
 
 def test_a_reply_of_too_many_bytes_is_refused_before_anything_is_allocated(session):
@@ -154,11 +207,120 @@ def test_a_reply_of_too_many_bytes_is_refused_before_anything_is_allocated(sessi
         receive(session, reply=reply(huge))
 
 
-def test_bytes_with_another_digest_break_the_session(session, driver):
-    receive(session, reply=reply(announced(5, b"abc")))
-    with pytest.raises(Rejected, match="digest"):
-        send_data(session, 5, b"abd")
+def test_bytes_with_another_digest_are_asked_for_again_and_those_alone(session, driver):
+    receive(session, reply=reply(announced(5, b"abc"), announced(6, b"right")))
+    send_data(session, 5, b"abd")
+    send_data(session, 6, b"right")
     assert driver.answers == []
+    (need,) = written(session)
+    assert need.need == pb.Need(of=1, wants=[pb.Want(blob=5)])
+    send_data(session, 5, b"abc")
+    assert driver.answers == [[b"abc", b"right"]]
+
+
+# ------------------------------------------------------------- credits
+
+
+LARGE = bytes(3 * CHUNK_BYTES)
+
+
+def test_a_large_reply_comes_when_it_is_asked_for(session, driver):
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    (need,) = written(session)
+    assert need.need == pb.Need(of=1, wants=[pb.Want(blob=5)])
+    send_data(session, 5, LARGE)
+    assert driver.answers == [[LARGE]]
+
+
+def test_one_large_reply_waits_for_the_other(site, session, driver):
+    other = Session("v", "life 1", site)
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    receive(other, reply=reply(announced(5, LARGE), follow=False))
+    assert written(other) == []
+    send_data(session, 5, LARGE)
+    assert written(other)[0].need.of == 1
+
+
+def test_a_slow_sender_holds_up_nobody(site, session, driver):
+    other = Session("v", "life 1", site)
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    receive(other, reply=reply(announced(5, LARGE), follow=False))
+    assert session.look(time.monotonic() + 1) is None
+    assert written(other)[0].need.of == 1
+    send_data(session, 5, LARGE)
+    assert driver.answers == [[LARGE]], "it is only slow"
+
+
+def test_a_sender_that_is_far_too_slow_is_given_up(session):
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    assert "bytes a second, and at least" in session.look(time.monotonic() + 100)
+
+
+def test_a_worker_that_is_gone_gives_its_credit_back(site, session):
+    other = Session("v", "life 1", site)
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    receive(other, reply=reply(announced(5, LARGE), follow=False))
+    session.end()
+    assert written(other)[0].need.of == 1
+
+
+def test_a_disk_that_cannot_be_written_is_told_as_the_servers_trouble(site, session):
+    site.spool = Spool(Path("/nowhere"), heap_bytes=0)
+    with pytest.raises(Environment, match="no room for the clients' updates"):
+        receive(session, reply=reply(announced(5, LARGE), follow=False))
+
+
+# ------------------------------------------------------------- cuts
+
+
+def resumed(session, **hello):
+    async def resume():
+        session.resume(pb.Hello(**hello))
+
+    asyncio.run(resume())
+
+
+def test_after_a_cut_an_upload_goes_on_from_where_it_was(session, driver):
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    written(session)
+    run(session.receive(frames.next_data(deque([(5, [memoryview(LARGE)], 0)]))))
+    resumed(session, assignments=[])
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    (need,) = written(session)
+    assert need.need == pb.Need(of=1, wants=[pb.Want(blob=5, offset=CHUNK_BYTES)])
+    send_data(session, 5, LARGE, CHUNK_BYTES)
+    assert driver.answers == [[LARGE]]
+
+
+def test_a_settled_upload_that_is_announced_again_is_settled_again_and_counts_once(session, driver):
+    receive(session, reply=reply())
+    resumed(session)
+    receive(session, reply=reply(follow=False))
+    assert [each.settled.upload for each in written(session)] == [1]
+    assert len(driver.answers) == 1
+
+
+def test_a_task_that_a_cut_has_swallowed_is_given_again(session, driver, store):
+    model = store.put(memoryview(b"model"))
+    for assignment in (1, 2):
+        calls = [pb.Call(id=assignment * 10)]
+        session.give(pb.Task(assignment=assignment, calls=calls), [model])
+    resumed(session, assignments=[2])
+    assert driver.lost_calls == [10]
+    assert written(session) == [], "what was not written yet is not, now"
+
+
+def test_what_was_taken_back_meanwhile_is_cancelled_again(session):
+    resumed(session, assignments=[7])
+    assert written(session)[0].cancel == pb.Cancel(assignments=[7])
+
+
+def test_a_worker_with_a_sum_is_asked_for_it_again(session):
+    resumed(session, held=[3])
+    assert written(session)[0].HasField("flush")
+
+
+# ------------------------------------------------------------- other frames
 
 
 @pytest.mark.parametrize("frame", [{}, {"hello": pb.Hello()}])
@@ -190,7 +352,7 @@ def test_bytes_are_counted_both_ways(session, driver):
 
 def test_a_task_goes_out_with_its_blobs_after_it(session, store):
     blobs = [store.put(memoryview(data)) for data in (b"one", b"two")]
-    session.give(pb.Task(id=1), blobs)
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), blobs)
     task, *data = written(session)
     assert [(each.id, each.nbytes, each.held) for each in task.task.blobs] == [
         (blobs[0].id, 3, False),
@@ -202,36 +364,36 @@ def test_a_task_goes_out_with_its_blobs_after_it(session, store):
 
 def test_a_blob_is_sent_once(session, store):
     model = store.put(memoryview(b"model"))
-    session.give(pb.Task(id=1), [model, model])
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [model, model])
     assert len(data_of(written(session))) == 1
-    session.give(pb.Task(id=2), [model])
+    session.give(pb.Task(assignment=2, calls=[pb.Call(id=2)]), [model])
     (task,) = written(session)
     assert task.task.blobs[0].held
 
 
 def test_a_blob_that_the_worker_dropped_is_sent_again_when_it_asks(session, store):
     model = store.put(memoryview(b"model"))
-    session.give(pb.Task(id=1), [model])
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [model])
     written(session)
-    receive(session, need=pb.Need(task=1, blobs=[model.id]))
+    receive(session, need=pb.Need(of=1, wants=[pb.Want(blob=model.id)]))
     assert data_of(written(session)) == [(model.id, b"model")]
 
 
 def test_a_blob_that_was_not_offered_with_this_task_cannot_be_asked_for(session, store):
     old, new = store.put(memoryview(b"old")), store.put(memoryview(b"new"))
-    session.give(pb.Task(id=1), [old])
-    session.give(pb.Task(id=2), [new])
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [old])
+    session.give(pb.Task(assignment=2, calls=[pb.Call(id=2)]), [new])
     with pytest.raises(Rejected, match="was asked for and never offered"):
-        receive(session, need=pb.Need(task=2, blobs=[old.id]))
+        receive(session, need=pb.Need(of=2, wants=[pb.Want(blob=old.id)]))
 
 
 def test_a_cancelled_tasks_blobs_are_not_sent_any_more_and_are_offered_anew(session, store):
     model = store.put(memoryview(b"model"))
-    session.give(pb.Task(id=1), [model])
-    session.cancel(1, 1)
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [model])
+    session.cancel([1])
     task, cancel = written(session)
-    assert (task.task.id, cancel.cancel) == (1, pb.Cancel(task=1, attempt=1))
-    session.give(pb.Task(id=2), [model])
+    assert (task.task.assignment, cancel.cancel) == (1, pb.Cancel(calls=[1]))
+    session.give(pb.Task(assignment=2, calls=[pb.Call(id=2)]), [model])
     task, data = written(session)
     assert not task.task.blobs[0].held
     assert data == (model.id, b"model")
@@ -239,11 +401,11 @@ def test_a_cancelled_tasks_blobs_are_not_sent_any_more_and_are_offered_anew(sess
 
 def test_a_cancel_stops_a_blob_in_its_middle(session, store):
     model = store.put(memoryview(bytes(3 * CHUNK_BYTES)))
-    session.give(pb.Task(id=1), [model])
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [model])
 
     def cancel_after_the_first_chunk(count):
         if count == 1:
-            session.cancel(1, 1)
+            session.cancel([1])
 
     out = written(session, cancel_after_the_first_chunk)
     assert len(data_of(out)) == 1
@@ -253,28 +415,32 @@ def test_a_cancel_stops_a_blob_in_its_middle(session, store):
 def test_a_reply_that_was_coming_when_its_task_was_cancelled_is_forgotten(session, driver):
     receive(session, reply=reply(announced(5, b"abc"), announced(6, b"xyz")))
     send_data(session, 5, b"abc")
-    session.cancel(1, 1)
+    session.cancel([1])
     send_data(session, 6, b"xyz")
     assert driver.answers == []
-    receive(session, reply=reply(announced(7, b"new")))
+    assert [each.settled.upload for each in written(session) if each.HasField("settled")] == [1]
+    receive(session, reply=reply(announced(7, b"new"), upload=2))
     send_data(session, 7, b"new")
-    assert [bytes(blob) for blob in driver.answers[0].blobs] == [b"new"]
+    assert driver.answers == [[b"new"]]
 
 
 def test_what_a_worker_asks_for_an_earlier_task_is_not_sent(session, store):
     model = store.put(memoryview(b"model"))
-    session.give(pb.Task(id=1, attempt=1), [model])
-    session.cancel(1, 1)
-    session.give(pb.Task(id=2, attempt=1), [model])
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [model])
+    session.cancel([1])
+    session.give(pb.Task(assignment=2, calls=[pb.Call(id=2)]), [model])
     written(session)
-    receive(session, need=pb.Need(task=1, attempt=1, blobs=[model.id]))
+    receive(session, need=pb.Need(of=1, wants=[pb.Want(blob=model.id)]))
     assert written(session) == []
-    receive(session, need=pb.Need(task=2, attempt=1, blobs=[model.id]))
+    receive(session, need=pb.Need(of=2, wants=[pb.Want(blob=model.id)]))
     assert data_of(written(session)) == [(model.id, b"model")]
 
 
 def test_control_frames_overtake_blobs(session, store):
-    session.give(pb.Task(id=1), [store.put(memoryview(bytes(3 * CHUNK_BYTES)))])
+    session.give(
+        pb.Task(assignment=1, calls=[pb.Call(id=1)]),
+        [store.put(memoryview(bytes(3 * CHUNK_BYTES)))],
+    )
 
     def goodbye(count):
         if count == 2:
