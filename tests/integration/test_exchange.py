@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 import exchange_harness as harness
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 from exchange_harness import Server
+from fedkube_server import exchange, sessions
 from fedkube_server.driver import Answer
 
 from fedkube.pki.authority import Authority
@@ -18,19 +21,32 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
 from fedkube.wire.control import ControlClient
 from fedkube.wire.identity import Role
-from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, PROTOCOL
+from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, MAX_CORRUPT, PROTOCOL
 from fedkube.wire.tensors import digest
 
 SOON = timedelta(hours=1)
 MODEL = bytes(range(256)) * 20_000  # five frames
 
 
+def all_frames(blob: int, data: bytes, start: int = 0) -> list[bytes]:
+    bulk = deque([(blob, [memoryview(data)], start)])
+    made = []
+    while bulk:
+        made.append(frames.next_data(bulk))
+    return made
+
+
+def parts(frame: bytes) -> list[tuple[int, int, bytes]]:
+    return [(blob, offset, bytes(data)) for blob, offset, data in frames.read_data(frame)]
+
+
 class Worker:
     """A worker that says exactly what a test wants."""
 
-    def __init__(self, channel, name: str = "worker-0") -> None:
+    def __init__(self, channel, name: str = "worker-0", uploads: int = 0) -> None:
         self.call = channel.stream_stream(channels.SESSION)()
         self.name = name
+        self.uploads = uploads
 
     async def hello(self, **changes) -> pb.Welcome:
         hello = {"protocol": PROTOCOL, "worker": self.name, **changes}
@@ -54,19 +70,30 @@ class Worker:
         task = (await self.control()).task
         data = b""
         while len(data) < sum(blob.nbytes for blob in task.blobs if not blob.held):
-            data += frames.read_data(await self.frame())[2]
+            data += parts(await self.frame())[0][2]
         return task, data
 
     async def reply(self, task: pb.Task, data: bytes, **changes) -> None:
         """A reply with one array; ``changes`` are to its blob."""
-        blob = {"id": 1, "digest": digest(data), "nbytes": len(data), **changes}
-        reply = pb.Reply(task=task.id, attempt=task.attempt, content=task.content)
+        self.uploads += 1
+        blob = {"id": self.uploads, "digest": digest(data), "nbytes": len(data), **changes}
+        outcome = pb.Outcome(call=task.calls[0].id, content=task.content)
+        reply = pb.Reply(upload=self.uploads, assignment=task.assignment, outcomes=[outcome])
         reply.blobs.add(**blob)
         await self.send(reply=reply)
 
     async def data(self, data: bytes) -> None:
-        for frame in frames.data(1, memoryview(data)):
+        """The bytes of the newest reply, which the server asks for first."""
+        need = (await self.control()).need
+        assert need.of == self.uploads
+        assert [(want.blob, want.offset) for want in need.wants] == [(self.uploads, 0)]
+        for frame in all_frames(self.uploads, data):
             await self.call.write(frame)
+
+    async def settled(self) -> pb.Settled:
+        while not (frame := await self.control()).HasField("settled"):
+            pass
+        return frame.settled
 
     async def how_it_ended(self) -> tuple[grpc.StatusCode, str]:
         try:
@@ -238,7 +265,7 @@ def test_a_task_goes_out_and_its_reply_counts(world):
         assert number == 1
         assert isinstance(outcome, Answer)
         assert bytes(outcome.blobs[0]) == MODEL[::-1]
-        assert (await worker.control()).settled.refused == ""
+        assert not (await worker.settled()).refused
 
     in_world(world, scenario)
 
@@ -253,14 +280,15 @@ def test_arrays_that_a_worker_has_are_not_sent_again(world):
         assert len(data) == len(MODEL)
         await worker.reply(task, MODEL, held=True)
         assert bytes((await server.outcome())[1].blobs[0]) == MODEL
-        assert (await worker.control()).HasField("settled")
+        await worker.settled()
         task, data = await worker.task()
         assert task.blobs[0].held
         assert data == b""
         number = task.blobs[0].id
-        await worker.send(need=pb.Need(task=task.id, attempt=task.attempt, blobs=[number]))
-        _, offset, part = frames.read_data(await worker.frame())
-        assert (offset, bytes(part)) == (0, MODEL[:CHUNK_BYTES])
+        want = pb.Want(blob=number, offset=CHUNK_BYTES)
+        await worker.send(need=pb.Need(of=task.assignment, wants=[want]))
+        ((_, offset, part),) = parts(await worker.frame())
+        assert (offset, part) == (CHUNK_BYTES, MODEL[CHUNK_BYTES : 2 * CHUNK_BYTES])
 
     in_world(world, scenario)
 
@@ -280,7 +308,7 @@ def test_a_reply_that_is_not_admitted_does_not_count(world):
     in_world(world, scenario)
 
 
-def test_a_second_reply_and_one_of_an_old_attempt_do_not_count(world):
+def test_a_second_reply_and_one_of_an_old_assignment_do_not_count(world):
     async def scenario(server, channel):
         worker = Worker(channel())
         await worker.hello()
@@ -288,32 +316,35 @@ def test_a_second_reply_and_one_of_an_old_attempt_do_not_count(world):
         task, _ = await worker.task()
         stale = pb.Task()
         stale.CopyFrom(task)
-        stale.attempt = 9
+        stale.assignment = 9
         await worker.reply(stale, MODEL, held=True)
-        assert "nobody waits" in (await worker.control()).settled.refused
+        assert "nobody waits" in (await worker.settled()).refused[0].reason
         await worker.reply(task, MODEL, held=True)
-        assert (await worker.control()).settled.refused == ""
+        assert not (await worker.settled()).refused
         await worker.reply(task, MODEL, held=True)
-        assert "nobody waits" in (await worker.control()).settled.refused
+        assert "nobody waits" in (await worker.settled()).refused[0].reason
         await server.outcome()
         assert server.silent
 
     in_world(world, scenario)
 
 
-def test_a_worker_lost_in_the_middle_of_its_reply_leaves_nothing(world):
+def test_a_worker_lost_in_the_middle_of_its_reply_leaves_nothing(world, monkeypatch):
+    monkeypatch.setattr(exchange, "RESUME_S", 0.2)
+
     async def scenario(server, channel):
         first = Worker(channel())
         await first.hello()
         server.submit(1, MODEL)
         task, _ = await first.task()
         await first.reply(task, MODEL)
-        await first.call.write(next(frames.data(1, memoryview(MODEL))))
+        assert (await first.control()).HasField("need")
+        await first.call.write(all_frames(1, MODEL)[0])
         first.call.cancel()
         second = Worker(channel(name="worker-1"), "worker-1")
         await second.hello()
         again, _ = await second.task()
-        assert (again.id, again.attempt) == (1, 2)
+        assert (again.calls[0].id, again.assignment) == (1, 2)
         await second.reply(again, MODEL[::-1])
         await second.data(MODEL[::-1])
         _, outcome = await server.outcome()
@@ -331,7 +362,7 @@ def test_a_newer_session_of_the_same_worker_fences_the_older(world):
         newer = Worker(channel())
         await newer.hello()
         again, _ = await newer.task()
-        assert (again.id, again.attempt) == (1, 2)
+        assert (again.calls[0].id, again.assignment) == (1, 2)
         with contextlib.suppress(grpc.aio.AioRpcError):  # the server may have hung up already
             await older.reply(task, MODEL, held=True)
         await older.how_it_ended()
@@ -351,20 +382,20 @@ def test_a_cancelled_task_stops_its_transfer_and_the_next_is_whole(world):
         server.submit(1, large)
         await worker.send(ready=pb.Ready())
         task = (await worker.control()).task
-        first = frames.read_data(await worker.frame())
-        assert first[1] == 0
-        server.driver.withdraw([task.id], pb.Failure.WITHDRAWN, "enough")
+        ((_, offset, _),) = parts(await worker.frame())
+        assert offset == 0
+        server.driver.withdraw([1], pb.Failure.WITHDRAWN, "enough")
         received = 0
         while True:
             frame = await worker.frame()
             if not frames.is_data(frame):
                 break
             received += len(frame)
-        assert frames.read_control(frame, pb.ServerFrame).cancel.task == 1
+        assert frames.read_control(frame, pb.ServerFrame).cancel.calls == [1]
         assert received < len(large) / 2
         server.submit(2, large)
         task, data = await worker.task()
-        assert task.id == 2
+        assert task.calls[0].id == 2
         assert data == large
 
     in_world(world, scenario)
@@ -378,11 +409,11 @@ def test_a_request_that_crosses_a_cancellation_is_ignored(world):
         old, _ = await worker.task()
         server.driver.withdraw([1], pb.Failure.WITHDRAWN, "enough")
         assert (await worker.control()).HasField("cancel")
-        need = pb.Need(task=old.id, attempt=old.attempt, blobs=[old.blobs[0].id])
+        need = pb.Need(of=old.assignment, wants=[pb.Want(blob=old.blobs[0].id)])
         await worker.send(need=need)
         server.submit(2, MODEL)
         task, data = await worker.task()
-        assert (task.id, data) == (2, MODEL)
+        assert (task.calls[0].id, data) == (2, MODEL)
 
     in_world(world, scenario)
 
@@ -401,7 +432,7 @@ def test_a_message_too_large_to_send_fails_and_the_worker_goes_on(world):
         assert outcome.code == pb.Failure.REFUSED
         assert "the message cannot be sent" in outcome.reason
         server.submit(2, MODEL)
-        assert (await worker.control()).task.id == 2
+        assert (await worker.control()).task.calls[0].id == 2
 
     in_world(world, scenario)
 
@@ -461,18 +492,19 @@ def breaks(world, misdeed) -> str:
     return said[0]
 
 
-def test_bytes_with_another_digest(world):
+def test_bytes_that_never_have_their_digest(world):
     async def misdeed(worker, task):
         await worker.reply(task, MODEL)
-        await worker.data(MODEL[:-1] + b"!")
+        for _ in range(MAX_CORRUPT):
+            await worker.data(MODEL[:-1] + b"!")
 
-    assert "do not have the announced digest" in breaks(world, misdeed)
+    assert "never with the digest" in breaks(world, misdeed)
 
 
 def test_a_gap_in_the_bytes(world):
     async def misdeed(worker, task):
         await worker.reply(task, MODEL)
-        sent = list(frames.data(1, memoryview(MODEL)))
+        sent = all_frames(1, MODEL)
         await worker.call.write(sent[0])
         await worker.call.write(sent[2])
 
@@ -482,7 +514,8 @@ def test_a_gap_in_the_bytes(world):
 def test_more_bytes_than_announced(world):
     async def misdeed(worker, task):
         await worker.reply(task, MODEL[:1000])
-        await worker.data(MODEL[:2000])
+        for frame in all_frames(1, MODEL[:2000]):
+            await worker.call.write(frame)
 
     assert "more bytes came than were announced" in breaks(world, misdeed)
 
@@ -496,7 +529,7 @@ def test_a_size_beyond_the_limit_is_refused_before_anything_is_allocated(world):
 
 def test_too_many_arrays(world):
     async def misdeed(worker, task):
-        reply = pb.Reply(task=task.id, attempt=task.attempt, content=task.content)
+        reply = pb.Reply(upload=1, assignment=task.assignment)
         for number in range(10_001):
             reply.blobs.add(id=number, digest=bytes(32), nbytes=1)
         await worker.send(reply=reply)
@@ -520,7 +553,7 @@ def test_bytes_said_to_be_the_servers_that_are_not(world):
 
 def test_asking_for_what_was_not_offered(world):
     async def misdeed(worker, task):
-        await worker.send(need=pb.Need(task=task.id, attempt=task.attempt, blobs=[4711]))
+        await worker.send(need=pb.Need(of=task.assignment, wants=[pb.Want(blob=4711)]))
 
     assert "never offered" in breaks(world, misdeed)
 
@@ -541,17 +574,18 @@ def test_a_control_frame_that_cannot_be_parsed(world):
 
 def test_a_reply_of_nothing(world):
     async def misdeed(worker, task):
-        await worker.send(reply=pb.Reply(task=task.id, attempt=task.attempt))
+        outcome = pb.Outcome(call=task.calls[0].id)
+        await worker.send(reply=pb.Reply(upload=1, assignment=task.assignment, outcomes=[outcome]))
 
     assert "neither content nor failure" in breaks(world, misdeed)
 
 
-def test_two_replies_at_once(world):
+def test_two_replies_with_the_same_blob(world):
     async def misdeed(worker, task):
         await worker.reply(task, MODEL)
-        await worker.reply(task, MODEL)
+        await worker.reply(task, MODEL, id=1)
 
-    assert "before the one before was whole" in breaks(world, misdeed)
+    assert "blob 1 was announced twice" in breaks(world, misdeed)
 
 
 def test_a_message_over_the_cap(world):
@@ -564,5 +598,121 @@ def test_a_message_over_the_cap(world):
             await worker.call.write(bytes([frames.CONTROL]) + bytes(CONTROL_BYTES + 100))
             code, _ = await worker.how_it_ended()
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    in_world(world, scenario)
+
+
+# ----------------------------------------------------------------- cuts
+
+
+def test_an_upload_that_is_cut_again_and_again_goes_on_from_where_it_was(world):
+    """Of what the server has got, nothing is asked for twice."""
+    large = np.random.default_rng(0).bytes(12_345_678)
+
+    async def scenario(server, channel):
+        connection = channel()
+        worker = Worker(connection)
+        await worker.hello(incarnation="one life")
+        server.submit(1, MODEL)
+        task, _ = await worker.task()
+        outcome = pb.Outcome(call=1, content=task.content)
+        reply = pb.Reply(upload=1, assignment=task.assignment, outcomes=[outcome])
+        reply.blobs.add(id=1, digest=digest(large), nbytes=len(large))
+        offsets = []
+        while True:
+            await worker.send(reply=reply)
+            need = (await worker.control()).need
+            offsets.append(need.wants[0].offset)
+            sent = all_frames(1, large, need.wants[0].offset)
+            for frame in sent[:2]:
+                await worker.call.write(frame)
+            if len(sent) <= 2:
+                break
+            received = server.driver.bytes_up
+            while server.driver.bytes_up == received:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.001)
+            worker.call.cancel()
+            worker = Worker(connection)
+            await worker.hello(incarnation="one life", assignments=[task.assignment])
+        _, outcome = await server.outcome()
+        assert bytes(outcome.blobs[0]) == large
+        assert offsets == sorted(offsets)
+        assert len(offsets) > 5
+        assert all(offset % CHUNK_BYTES == 0 for offset in offsets)
+
+    in_world(world, scenario)
+
+
+def test_a_task_that_is_being_served_across_a_cut_is_given_to_nobody_else(world):
+    async def scenario(server, channel):
+        connection = channel()
+        worker = Worker(connection)
+        await worker.hello(incarnation="one life")
+        other = Worker(channel(name="worker-1"), "worker-1")
+        await other.hello()
+        server.submit(1, MODEL)
+        task, _ = await worker.task()
+        await other.send(ready=pb.Ready())
+        worker.call.cancel()
+        worker = Worker(connection)
+        await worker.hello(incarnation="one life", assignments=[task.assignment])
+        await worker.reply(task, MODEL, held=True)
+        assert isinstance((await server.outcome())[1], Answer)
+        server.submit(2, MODEL)
+        assert (await other.control()).task.calls[0].id == 2
+
+    in_world(world, scenario)
+
+
+def test_a_task_that_a_cut_has_swallowed_is_given_again(world):
+    async def scenario(server, channel):
+        connection = channel()
+        worker = Worker(connection)
+        await worker.hello(incarnation="one life")
+        server.submit(1, MODEL)
+        await worker.task()
+        worker.call.cancel()
+        worker = Worker(connection)
+        await worker.hello(incarnation="one life")
+        task, data = await worker.task()
+        assert (task.calls[0].id, task.assignment, data) == (1, 2, b"")
+        assert task.blobs[0].held, "the worker asks for what it has not got"
+
+    in_world(world, scenario)
+
+
+def test_a_worker_that_was_started_again_has_nothing_any_more(world):
+    async def scenario(server, channel):
+        worker = Worker(channel())
+        await worker.hello(incarnation="one life")
+        server.submit(1, MODEL)
+        await worker.task()
+        worker.call.cancel()
+        worker = Worker(channel())
+        await worker.hello(incarnation="another")
+        task, data = await worker.task()
+        assert (task.calls[0].id, task.assignment, data) == (1, 2, MODEL)
+
+    in_world(world, scenario)
+
+
+def test_a_sender_of_a_few_bytes_is_sent_away_and_the_others_go_on(world, monkeypatch):
+    monkeypatch.setattr(sessions, "MIN_RATE_WINDOW_S", 0.6)
+    monkeypatch.setattr(sessions, "MIN_BYTES_PER_S", 10**9)
+
+    async def scenario(server, channel):
+        worker = Worker(channel())
+        await worker.hello()
+        server.submit(1, MODEL)
+        task, _ = await worker.task()
+        await worker.reply(task, MODEL)
+        code, why = await worker.how_it_ended()
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "bytes a second, and at least" in why
+        other = Worker(channel(name="worker-1"), "worker-1")
+        await other.hello()
+        again, _ = await other.task()
+        await other.reply(again, MODEL, held=True)
+        assert isinstance((await server.outcome())[1], Answer)
 
     in_world(world, scenario)

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 
-from fedkube.app.records import Encoder, from_values
+from fedkube.app.records import Encoder
 from fedkube.core import ids
 from fedkube.core.errors import Rejected
 from fedkube.core.run_states import RunEvent
@@ -99,11 +99,6 @@ def test_all_logical_clients_are_there_from_the_start(grid):
     assert {node.status for node in nodes} == {"online"}
 
 
-def test_a_client_is_told_its_partition_as_flower_tells_it():
-    config = from_values(FEDERATION.node_config(2))
-    assert config == {"partition-id": 2, "num-partitions": 3}
-
-
 def test_the_runs_description_is_a_copy(grid):
     assert grid.run is not grid.run
     assert grid.run.run_id == 1
@@ -117,17 +112,17 @@ def test_the_runs_description_is_a_copy(grid):
 def test_a_message_becomes_a_task(grid, driver):
     grid.push_messages(messages(1, kind="train.x", ttl=60, group_id="g"))
     (task,) = driver.tasks
-    frame = task.frame
-    assert (task.client, frame.node) == (1, FEDERATION.node_ids[1])
-    assert (frame.message_type, frame.group, frame.ttl) == ("train.x", "g", 60)
-    assert frame.seed == ids.call_seed(7, 1, 0)
+    call, frame = task.call, task.message.frame
+    assert (task.client, call.partition, call.node) == (1, 1, FEDERATION.node_ids[1])
+    assert (frame.message_type, frame.group, call.ttl) == ("train.x", "g", 60)
+    assert call.seed == ids.call_seed(7, 1, 0)
     assert 0 < task.expires_in_s <= 60
 
 
 def test_each_call_of_a_client_has_its_own_seed(grid, driver):
     for _ in range(2):
         grid.push_messages(messages(0, 1))
-    assert [task.frame.seed for task in driver.tasks] == [
+    assert [task.call.seed for task in driver.tasks] == [
         ids.call_seed(7, client, call) for call in (0, 1) for client in (0, 1)
     ]
     assert len({task.id for task in driver.tasks}) == 4
@@ -140,9 +135,18 @@ def test_messages_of_a_round_share_their_arrays(grid, driver):
     own = [RecordDict({"a": record, "c": ConfigRecord({"n": i})}) for i in range(2)]
     grid.push_messages(messages(0, 1, content=shared) + messages(2, content=own[0]))
     grid.push_messages(messages(0, content=own[1]))
-    used = {blob.id for task in driver.tasks for blob in task.blobs}
+    used = {blob.id for task in driver.tasks for blob in task.message.blobs}
     assert len(used) == 1
-    assert all(len(task.blobs) == 1 for task in driver.tasks)
+    assert all(len(task.message.blobs) == 1 for task in driver.tasks)
+
+
+def test_messages_of_one_content_may_be_one_assignment(grid, driver):
+    shared = RecordDict()
+    grid.push_messages(messages(0, 1, content=shared) + messages(2))
+    kinds = [task.message.kind for task in driver.tasks]
+    assert kinds[0] == kinds[1] != kinds[2]
+    assert kinds[0].most > 1
+    assert not kinds[0].foldable, "only a strategy's updates are summed"
 
 
 def test_a_message_takes_only_the_blobs_that_it_refers_to(grid, driver):
@@ -154,9 +158,9 @@ def test_a_message_takes_only_the_blobs_that_it_refers_to(grid, driver):
     ]
     grid.push_messages(sent)
     for client, task in enumerate(driver.tasks):
-        (blob,) = task.blobs
+        (blob,) = task.message.blobs
         assert np.frombuffer(blob.data).tolist() == [client] * 3
-        assert task.frame.content.records[0].arrays.items[0].blob == 0
+        assert task.message.frame.content.records[0].arrays.items[0].blob == 0
 
 
 def test_a_message_that_no_frame_can_hold_is_refused_to_the_app_that_sends_it(grid, driver):

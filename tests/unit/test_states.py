@@ -15,9 +15,7 @@ def answer(*references):
     """A reply of three blobs whose state refers to some of them."""
     items = [pb.Array(name=f"s{i}", blob=blob) for i, blob in enumerate(references)]
     return Answer(
-        pb.Outcome(
-            state=pb.Content(records=[pb.Record(name="r", arrays=pb.Arrays(items=items))])
-        ),
+        pb.Outcome(state=pb.Content(records=[pb.Record(name="r", arrays=pb.Arrays(items=items))])),
         [memoryview(each) for each in DATA],
     )
 
