@@ -97,11 +97,15 @@ class Exchange:
             return
         pump = asyncio.create_task(session.pump(context.write))
         self._pumps[session.name] = pump
+
+        def current() -> bool:
+            return self._pumps.get(session.name) is pump
+
         reason = ""
         try:
             if self._over:
                 session.close("the run is over")
-            await _read_until_closed(session, context, pump)
+            await _read_until_closed(session, context, pump, current)
             reason = session.trouble
         except Rejected as error:
             reason = error.message
@@ -109,7 +113,7 @@ class Exchange:
             self._site.broken(error)
         finally:
             pump.cancel()
-            if self._pumps.get(session.name) is pump:
+            if current():
                 del self._pumps[session.name]
                 self._cut(session, reason)
         if reason:
@@ -135,7 +139,7 @@ class Exchange:
         session = self._sessions.get(name)
         if name in self._leaving:
             self._leaving.pop(name).cancel()
-        if session is not None and session.incarnation == hello.incarnation:
+        if session is not None and hello.incarnation and session.incarnation == hello.incarnation:
             if name in self._pumps:
                 self._pumps.pop(name).cancel()  # of a stream whose end nobody told us of
             session.resume(hello)
@@ -219,9 +223,11 @@ class Exchange:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
 
 
-async def _read_until_closed(session: Session, context: Any, pump: asyncio.Task[None]) -> None:
+async def _read_until_closed(
+    session: Session, context: Any, pump: asyncio.Task[None], current: Callable[[], bool]
+) -> None:
     """Feed frames to the session until either side is through."""
-    read: Awaitable[None] = _read(session, context)
+    read: Awaitable[None] = _read(session, context, current)
     reader = asyncio.ensure_future(read)
     try:
         await asyncio.wait({reader, pump}, return_when=asyncio.FIRST_COMPLETED)
@@ -231,6 +237,8 @@ async def _read_until_closed(session: Session, context: Any, pump: asyncio.Task[
         reader.cancel()
 
 
-async def _read(session: Session, context: Any) -> None:
+async def _read(session: Session, context: Any, current: Callable[[], bool]) -> None:
     while (frame := await context.read()) is not grpc.aio.EOF:
+        if not current():
+            return  # a newer stream has taken over, and asked for what had not come by then
         await session.receive(frame)

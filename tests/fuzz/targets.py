@@ -107,7 +107,9 @@ def _mutate_frame(data: bytes, rng: random.Random) -> bytes | None:
     if len(data) < 2 or data[1] != frames.CONTROL:
         return None
     body = mutate(data[2:], rng.choice((pb.WorkerFrame, pb.ServerFrame)), rng)
-    return None if body is None else data[:2] + body
+    # Long frames take milliseconds each: few of them are enough.
+    how = data[:1] if rng.random() < 0.02 else b"\x00"
+    return None if body is None else how + data[1:2] + body
 
 
 def _frame_seeds() -> list[bytes]:

@@ -356,11 +356,11 @@ def test_a_worker_lost_in_the_middle_of_its_reply_leaves_nothing(world, monkeypa
 def test_a_newer_session_of_the_same_worker_fences_the_older(world):
     async def scenario(server, channel):
         older = Worker(channel())
-        await older.hello()
+        await older.hello(incarnation="older")
         server.submit(1, MODEL)
         task, _ = await older.task()
         newer = Worker(channel())
-        await newer.hello()
+        await newer.hello(incarnation="newer")
         again, _ = await newer.task()
         assert (again.calls[0].id, again.assignment) == (1, 2)
         with contextlib.suppress(grpc.aio.AioRpcError):  # the server may have hung up already

@@ -118,7 +118,9 @@ def fold_for(strategy: object, aggregation: str, sent: RecordDict, cohort: int) 
 
 def admit_folded(fold: Fold) -> Admission:
     """Decode a reply whose arrays go into a sum."""
-    stand_ins = ArrayRecord({name: FoldedArray(name, shape) for name, shape in fold.shapes.items()})
+    stand_ins = ArrayRecord()
+    for name, shape in fold.shapes.items():
+        stand_ins[name] = FoldedArray(name, shape)  # the constructor would make plain copies
 
     def admit(answer: Answer) -> str | None:
         answer.records = decode(answer.outcome.content, answer.blobs, folded=stand_ins)

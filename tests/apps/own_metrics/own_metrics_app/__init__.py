@@ -1,0 +1,1 @@
+"""Flower app for tests: a metrics function that sees every update."""
