@@ -8,12 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import rounds
+from benchmarks import memory, rounds, sessions
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "empty-round": rounds.empty_round,
     "rounds": rounds.table,
+    "adapters": rounds.adapters,
+    "pool": rounds.pool,
+    "memory": memory.peak,
+    "cuts": memory.cuts,
+    "sessions": sessions.held,
     "startup": rounds.startup,
 }
 

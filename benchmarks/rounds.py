@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import floor
+from fedkube.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 ECHO = ROOT / "tests" / "apps" / "echo"
@@ -26,7 +27,7 @@ PEERS = {"NVFlare": 2.5, "Flower deployment": 7.5}
 
 def empty_round() -> Iterator[dict[str, Any]]:
     """Ten clients, a model of 10 kB, an empty ``train``: what a round costs by itself."""
-    measured = _fedkube(clients=10, megabytes=0.01, tensors=4, rounds=40, change=False)
+    measured = _fedkube(clients=10, megabytes=0.01, tensors=4, rounds=40, changed=-1)
     seconds = measured["round_s"]
     bare = floor.measure(clients=10, nbytes=10_000, rounds=40)
     yield {
@@ -37,14 +38,31 @@ def empty_round() -> Iterator[dict[str, Any]]:
     }
 
 
+# Megabytes and clients. Sixteen clients of 500 MB, each with its own process, need more memory than
+# a machine of 24 GiB has.
+TABLE = ((1, 2), (1, 8), (1, 16), (25, 2), (25, 4), (25, 8), (25, 16), (100, 2), (100, 4), (500, 2))
+
+
 def table() -> Iterator[dict[str, Any]]:
-    """Rounds of N clients and M megabytes in 60 tensors, over the floor measured beside each."""
-    for megabytes, clients in ((1, 2), (1, 8), (25, 4), (25, 8), (100, 4)):
+    """N clients, each with a worker, and M megabytes in 60 tensors, over the floor beside each."""
+    for megabytes, clients in TABLE:
         rounds = 12 if megabytes <= 1 else 5
-        measured = _fedkube(clients, megabytes, tensors=60, rounds=rounds, change=True)
+        measured = _fedkube(clients, megabytes, tensors=60, rounds=rounds, workers=clients)
         bare = floor.measure(clients, int(megabytes * 1e6), rounds)
         ratio = round(measured["round_s"] / bare, 2)
         yield {**measured, "floor_s": round(bare, 4), "over_floor": ratio}
+
+
+def adapters() -> Iterator[dict[str, Any]]:
+    """A model of 100 arrays of which clients change one: what travels after the first round."""
+    measured = _fedkube(4, 100, tensors=100, rounds=5, changed=1, workers=4)
+    yield measured
+
+
+def pool() -> Iterator[dict[str, Any]]:
+    """A thousand logical clients, a model of 10 kB, an echo: simulation."""
+    measured = _fedkube(1000, 0.01, tensors=1, rounds=20, changed=-1)
+    yield {**measured, "clients_per_s": round(1000 / measured["round_s"])}
 
 
 def startup() -> Iterator[dict[str, Any]]:
@@ -52,24 +70,32 @@ def startup() -> Iterator[dict[str, Any]]:
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        _fedkube(clients=2, megabytes=0.01, tensors=1, rounds=1, change=False)
+        _fedkube(clients=2, megabytes=0.01, tensors=1, rounds=1, changed=-1)
         seconds.append(time.perf_counter() - began)
     yield {"run_s": round(statistics.median(seconds), 3)}
 
 
 def _fedkube(
-    clients: int, megabytes: float, tensors: int, rounds: int, *, change: bool
+    clients: int,
+    megabytes: float,
+    tensors: int,
+    rounds: int,
+    *,
+    changed: int = 0,
+    workers: int | None = None,
 ) -> dict[str, Any]:
+    """``changed``: how many tensors the clients change; 0 for all, -1 for none."""
     config = (
-        f"megabytes={float(megabytes)} tensors={tensors} "
-        f"num-server-rounds={rounds + 1} change={str(change).lower()}"
+        f"megabytes={float(megabytes)} tensors={tensors} num-server-rounds={rounds + 1} "
+        f"change={str(changed >= 0).lower()} changed-tensors={max(0, changed)}"
     )
+    how_many = [] if workers is None else ["--workers", str(workers)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         done = subprocess.run(
             [
                 *(str(Path(sys.executable).parent / "fedkube"), "run", str(ECHO)),
-                *("--clients", str(clients), "--workers", str(clients)),
+                *("--clients", str(clients), *how_many),
                 *("-c", config, "--out", str(out)),
                 *("--json", "--no-progress", "--checkpoint-every", "1", "--keep-checkpoints", "1"),
             ],
@@ -79,6 +105,7 @@ def _fedkube(
         )
         result = json.loads(done.stdout.splitlines()[-1])
         log = (out / "log.txt").read_text()
+        phases = [each.phases["train"] for each in RunFolder(out).read_history() if each.round]
     told = json.loads(log.rpartition("RESULT ")[2].splitlines()[0])
     seconds = told["seconds-per-round"][1:] or told["seconds-per-round"]
     model = told["model-bytes"]
@@ -89,6 +116,11 @@ def _fedkube(
         "round_s": round(statistics.median(seconds), 5),
         "bytes_per_round_over_2NM": round(
             (result["bytes_up"] + result["bytes_down"]) / ((rounds + 1) * 2 * clients * model), 3
+        ),
+        "later_bytes_over_2NM": round(
+            statistics.median(each.bytes_up + each.bytes_down for each in phases[1:] or phases)
+            / (2 * clients * model),
+            4,
         ),
         "server_peak_rss_mb": round(result["server_peak_rss_bytes"] / 1e6),
     }

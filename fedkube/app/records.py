@@ -93,17 +93,18 @@ def decode(
     ``folded``: what stands for the arrays, where they have gone into a sum.
     """
     records = RecordDict()
+    copies = _Copies(blobs)
     for entry in content.records:
         kind = entry.WhichOneof("kind")
         record: ArrayRecord | MetricRecord | ConfigRecord
         if kind == "arrays":
-            record = _arrays(entry.arrays, blobs) if folded is None else folded
+            record = _arrays(entry.arrays, copies) if folded is None else folded
         elif kind == "metrics":
             record = MetricRecord()
-            _values(entry.metrics, blobs, record)
+            _values(entry.metrics, copies, record)
         elif kind == "configs":
             record = ConfigRecord()
-            _values(entry.configs, blobs, record)
+            _values(entry.configs, copies, record)
         else:
             raise Rejected(f"record {entry.name!r} is of no known kind")
         _unique(entry.name, records)
@@ -172,7 +173,7 @@ def to_values(config: dict[str, Any]) -> pb.Values:
     return values
 
 
-def _arrays(arrays: pb.Arrays, blobs: Sequence[memoryview]) -> ArrayRecord:
+def _arrays(arrays: pb.Arrays, blobs: _Copies) -> ArrayRecord:
     record = ArrayRecord()
     for item in arrays.items:
         _unique(item.name, record)
@@ -180,37 +181,48 @@ def _arrays(arrays: pb.Arrays, blobs: Sequence[memoryview]) -> ArrayRecord:
     return record
 
 
-def _values(
-    values: pb.Values, blobs: Sequence[memoryview], record: MetricRecord | ConfigRecord
-) -> None:
+def _values(values: pb.Values, blobs: _Copies, record: MetricRecord | ConfigRecord) -> None:
     for entry in values.items:
         _unique(entry.key, record)
         large = entry.WhichOneof("kind") == "blob"
-        value: Any = bytes(_blob(entry.blob, blobs)) if large else get_value(entry)
+        value: Any = blobs.copy(entry.blob) if large else get_value(entry)
         try:
             record[entry.key] = value
         except TypeError as error:
             raise Rejected(f"value {entry.key!r}: {error}") from None
 
 
-def _array(item: pb.Array, blobs: Sequence[memoryview]) -> Array:
-    data = _blob(item.blob, blobs)
+def _array(item: pb.Array, blobs: _Copies) -> Array:
+    data = blobs[item.blob]
     shape = tuple(item.shape)
     if item.opaque:
         if item.stype == SType.NUMPY:
             # Flower would parse such bytes as a file of NumPy's, or as an archive of them.
             raise Rejected(f"array {item.name!r} is NumPy's, and hides its elements")
-        return Array(dtype=item.dtype, shape=shape, stype=item.stype, data=bytes(data))
+        return Array(dtype=item.dtype, shape=shape, stype=item.stype, data=blobs.copy(item.blob))
     if not item.HasField("declared_dtype"):
         return from_bytes(data, item.dtype, shape, item.stype)
     declared = tuple(item.declared_shape)
     return from_bytes(data, item.dtype, shape, item.stype, item.declared_dtype, declared)
 
 
-def _blob(index: int, blobs: Sequence[memoryview]) -> memoryview:
-    if index >= len(blobs):
-        raise Rejected(f"there is no blob {index}: {len(blobs)} came")
-    return blobs[index]
+class _Copies:
+    """Blobs by number; one that is copied is copied once, however often it is referred to."""
+
+    def __init__(self, blobs: Sequence[memoryview]) -> None:
+        self._blobs = blobs
+        self._copies: dict[int, bytes] = {}
+
+    def __getitem__(self, index: int) -> memoryview:
+        if index >= len(self._blobs):
+            raise Rejected(f"there is no blob {index}: {len(self._blobs)} came")
+        return self._blobs[index]
+
+    def copy(self, index: int) -> bytes:
+        """The blob as bytes of its own."""
+        if index not in self._copies:
+            self._copies[index] = bytes(self[index])
+        return self._copies[index]
 
 
 def _bytes_of(elements: Any) -> memoryview:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -131,6 +132,14 @@ def test_a_large_number_does_not_swallow_a_small_one_of_another_client() -> None
     """In float64, 1e200 + 1 - 1e200 is 0."""
     sums = sum_of([1e200], [1.0], [-1e200], name="float64")
     assert sums.take_mean(1.0).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("clients", [*permutations([1.0, 2.0**-53, 2.0**-62])])
+def test_bins_are_put_together_in_one_order_whatever_came_first(clients: tuple[float, ...]) -> None:
+    """From the coarse to the fine, or as they came, the two small ones would be lost one by one."""
+    sums = sum_of(*([value] for value in clients), name="float64")
+    assert len(held(sums)) == 3
+    assert sums.take_mean(1.0).tolist() == [1.0 + 2.0**-52]
 
 
 # ---------------------------------------------------------------- memory
