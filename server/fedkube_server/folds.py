@@ -98,14 +98,14 @@ class Fold:
         if {tensor.name for tensor in update.tensors} != set(self.shapes):
             raise Rejected("a sum has other arrays than were sent")
         for tensor in update.tensors:
+            if any(place >= len(update.calls) for place in tensor.unchanged):
+                raise Rejected("a sum counts calls that it does not have")
             if not tensor.raw and not tensor.blocks:
                 continue  # nobody has changed it
             if tensor.blob >= len(update.blobs):
                 raise Rejected(f"there is no blob {tensor.blob}: {len(update.blobs)} came")
             if tensor.raw and len(update.calls) != 1:
                 raise Rejected("a sum of several updates is announced as the update of one")
-            if any(place >= len(update.calls) for place in tensor.unchanged):
-                raise Rejected("a sum counts calls that it does not have")
             if update.blobs[tensor.blob].nbytes != self._sum_bytes(tensor):
                 raise Rejected(f"the sum of array {tensor.name!r} has an impossible size")
 
