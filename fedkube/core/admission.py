@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 Shape = tuple[int, ...]
 
+# Counts up to here are exact, and sums of weights cannot overflow; fractions down to there.
+_HEAVIEST = 2.0**53
+_LIGHTEST = 2.0**-53
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -64,6 +68,8 @@ def _weight_unfit(key: str, metrics: Mapping[str, object]) -> str | None:
         return f"{key!r} is {weight!r}, and must be one number"
     if not math.isfinite(weight) or weight <= 0:
         return f"{key!r} is {weight!r}, and must be above zero"
+    if not _LIGHTEST <= weight <= _HEAVIEST:
+        return f"{key!r} is {weight!r}, and must be between {_LIGHTEST:g} and {_HEAVIEST:g}"
     return None
 
 

@@ -97,6 +97,8 @@ class Fold:
         """Rejected unless a worker's sum can be one of what was sent."""
         if {tensor.name for tensor in update.tensors} != set(self.shapes):
             raise Rejected("a sum has other arrays than were sent")
+        if len({(each.name, each.dtype) for each in update.tensors}) != len(update.tensors):
+            raise Rejected("a sum has an array twice")
         for tensor in update.tensors:
             if any(place >= len(update.calls) for place in tensor.unchanged):
                 raise Rejected("a sum counts calls that it does not have")

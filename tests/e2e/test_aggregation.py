@@ -51,10 +51,12 @@ def test_what_nobody_changes_travels_once(run, apps, workers):
         *("-c", "change=true changed-tensors=1 tensors=100 megabytes=10.0"),
     )
     model = done.result["model-bytes"]
-    first, *later = [each.phases["train"] for each in done.rounds if each.round]
-    assert first.bytes_down >= model
-    for phase in later:
-        assert phase.bytes_up + phase.bytes_down < 0.03 * 2 * 4 * model
+    phases = [each.phases["train"] for each in done.rounds if each.round]
+    one_per_cent = 0.01 * 4 * model
+    assert all(phase.bytes_up < 3 * one_per_cent for phase in phases)
+    # A worker gets the whole model with its first client, in whichever round that is.
+    whole = sum(phase.bytes_down for phase in phases) - 3 * len(phases) * one_per_cent
+    assert whole <= workers * model
     assert done.result["max-difference"] == pytest.approx(3.0)
 
 

@@ -1,7 +1,7 @@
 """Fuzzes what reads received bytes: ``python -m tests.fuzz TARGET [--runs N] [--seconds S]``.
 
 Ends with a line of JSON and 0, or with 77 and the path of the input that broke something, which
-``--replay PATH`` runs again.
+``--replay PATH`` runs again. A seed of the target's own that breaks something ends it with 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -33,9 +34,10 @@ INPUT_TIMEOUT_S = 20
 class Fuzzing:
     """One run of one target, until it has had enough inputs or time."""
 
-    def __init__(self, name: str, target: Target, runs: int, seconds: float) -> None:
+    def __init__(self, name: str, target: Target, runs: int, seconds: float, folder: Path) -> None:
+        self._folder = folder
         self._name, self._target = name, target
-        self._runs_left, self._runs = runs, 0
+        self._last_run, self._runs = runs, 0
         self._seconds = seconds
         self._accepted = 0
         for seed in target.seeds:  # what is imported or cached once is no growth
@@ -55,7 +57,7 @@ class Fuzzing:
         self._watch.check()
         self._runs += 1
         took = time.monotonic() - self._start
-        if self._runs == self._runs_left or (self._seconds and took > self._seconds):
+        if self._runs == self._last_run or (self._seconds and took > self._seconds):
             self._end(took)
 
     def _end(self, took: float) -> None:
@@ -67,6 +69,7 @@ class Fuzzing:
             "rss_growth_mib": round(self._watch.growth / MIB, 1),
         }
         print(json.dumps(ended), flush=True)
+        shutil.rmtree(self._folder)
         # The fuzzer takes no other end than a failure or its own.
         os._exit(0)
 
@@ -111,7 +114,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
-    fuzzing = Fuzzing(options.target, target, options.runs, options.seconds)
+    fuzzing = Fuzzing(options.target, target, options.runs, options.seconds, folder)
     flags = {
         "max_len": MAX_INPUT_BYTES,
         "timeout": INPUT_TIMEOUT_S,

@@ -33,9 +33,9 @@ class Watch:
     @property
     def growth(self) -> int:
         """So many bytes more than at first the process has held at its largest."""
-        # The kernel counts pages in batches: it may seem to have shrunk by a few.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return max(0, peak - self._before)
+        # Not getrusage's figure, which begins with that of the process that started this one. The
+        # kernel counts pages in batches: it may seem to have shrunk by a few.
+        return max(0, _status("VmHWM") - self._before)
 
     def check(self) -> None:
         """AssertionError once the process has grown too much."""

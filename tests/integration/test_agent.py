@@ -40,7 +40,9 @@ class World:
 @asynccontextmanager
 async def world():
     trusted = harness.authority()
-    server = Server(harness.credentials(trusted, Role.SERVER), to_values({"change": True}))
+    server = Server(
+        harness.credentials(trusted, Role.SERVER), to_values({"change": True, "changed-tensors": 0})
+    )
     await server.start()
     settings = AppSettings(ECHO, "echo_app.client_app:app", 1)
     mine = harness.credentials(trusted, Role.WORKER)

@@ -175,7 +175,7 @@ def test_another_description_is_refused(values, reason):
     assert re.search(reason, fold().refusal(out, blobs))
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), [1]])
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), [1], 1e300, 1e-300])
 def test_a_weight_that_is_none_is_refused_wherever_the_arrays_are(weight):
     out, blobs, _ = outcome(SENT, weight, 1)
     assert KEY in fold().refusal(out, blobs)
@@ -235,6 +235,10 @@ def missing_array(held):
     del held.tensors[0]
 
 
+def array_twice(held):
+    held.tensors.append(held.tensors[0])
+
+
 def no_such_blob(held):
     held.tensors[0].raw = True
     held.tensors[0].blob = 4
@@ -284,6 +288,7 @@ def no_such_type(held):
     [
         (unknown_array, "other arrays than were sent"),
         (missing_array, "other arrays than were sent"),
+        (array_twice, "an array twice"),
         (no_such_blob, "there is no blob 4"),
         (raw_of_two, "announced as the update of one"),
         (wrong_size, "an impossible size"),
