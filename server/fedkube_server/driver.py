@@ -353,12 +353,15 @@ class Driver:
     ) -> list[pb.Refusal]:
         fold = self._fold_of(session, update)
         if fold is None:
+            # Of what it holds, some calls may still be waited for: they have to be made again.
+            self.lost(session, update.calls)
             return [pb.Refusal(call=call, reason=_NOBODY) for call in update.calls]
         lives = [self._live[call] for call in update.calls]
         answers = [live.answer for live in lives if live.answer is not None]
         nbytes = sum(each.nbytes for each in landed)
         reason = await _off_loop(nbytes, fold.sum_unfit, update, answers[0].outcome, landed)
         if not all(self._holds(session, call) for call in update.calls):
+            self.lost(session, update.calls)
             return [pb.Refusal(call=call, reason=_NOBODY) for call in update.calls]
         if reason:
             return [

@@ -142,7 +142,6 @@ class Exchange:
         if session is not None and hello.incarnation and session.incarnation == hello.incarnation:
             if name in self._pumps:
                 self._pumps.pop(name).cancel()  # of a stream whose end nobody told us of
-            session.resume(hello)
         else:
             if session is not None:
                 log.warning("worker %s connected again; its older session is closed", name)
@@ -151,7 +150,7 @@ class Exchange:
             session = Session(name, hello.incarnation, self._site)
             self._sessions[name] = session
             self._driver.join(session)
-        session.welcome(self._welcome())
+        session.greet(self._welcome(), hello)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
         return session
@@ -183,9 +182,9 @@ class Exchange:
             await asyncio.sleep(1.0)
             now = time.monotonic()
             for name, pump in list(self._pumps.items()):
-                session = self._sessions[name]
-                session.trouble = session.look(now) or ""
-                if session.trouble:
+                session = self._sessions.get(name)
+                if session is not None and (trouble := session.look(now)):
+                    session.trouble = trouble
                     pump.cancel()
 
     # ------------------------------------------------------------- the launcher

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from fedkube.core.errors import FedKubeError, Rejected
+from fedkube.core.errors import Environment, FedKubeError, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import frames
 from fedkube.wire.limits import (
@@ -90,10 +90,15 @@ class Session:
 
     # ------------------------------------------------------------- the stream
 
-    def resume(self, hello: pb.Hello) -> None:
-        """The worker is back: forget what was on its way, and find out what the cut swallowed."""
+    def greet(self, welcome: pb.Welcome, hello: pb.Hello) -> None:
+        """Answer the worker's Hello.
+
+        Of one that is back after a cut, forget what was on its way, find out what the cut has
+        swallowed, and have it drop what nobody waits for any more.
+        """
         self._control.clear()
         self._bulk.clear()
+        self._send(pb.ServerFrame(welcome=welcome))
         now = time.monotonic()
         for arriving in self._uploads.values():
             arriving.since, arriving.received = now, 0
@@ -111,10 +116,6 @@ class Session:
             self._send(pb.ServerFrame(cancel=pb.Cancel(assignments=sorted(unknown))))
         if hello.held:
             self.flush()  # the word of it may have been lost
-
-    def welcome(self, welcome: pb.Welcome) -> None:
-        """Answer the worker's Hello."""
-        self._send(pb.ServerFrame(welcome=welcome))
 
     def close(self, reason: str) -> None:
         """Say goodbye and let the stream end."""
@@ -270,7 +271,11 @@ class Session:
         return arriving
 
     def _granted(self, arriving: _Arriving) -> None:
-        self._make_room(arriving)
+        try:
+            self._make_room(arriving)
+        except Environment as error:
+            self._site.broken(error)  # whoever gave the credit back is not to blame
+            return
         self._ask(arriving)
 
     def _make_room(self, arriving: _Arriving) -> None:

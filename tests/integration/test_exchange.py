@@ -624,11 +624,11 @@ def test_an_upload_that_is_cut_again_and_again_goes_on_from_where_it_was(world):
             need = (await worker.control()).need
             offsets.append(need.wants[0].offset)
             sent = all_frames(1, large, need.wants[0].offset)
+            received = server.driver.bytes_up
             for frame in sent[:2]:
                 await worker.call.write(frame)
             if len(sent) <= 2:
                 break
-            received = server.driver.bytes_up
             while server.driver.bytes_up == received:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.001)
             worker.call.cancel()

@@ -392,6 +392,21 @@ def test_a_lost_sum_counts_for_nothing_and_its_clients_are_asked_again(
     assert (outcomes, fold.weights) == ({}, [])
 
 
+def test_a_sum_with_calls_of_the_past_is_not_counted_and_the_others_are_made_again(
+    driver, submit, worker, outcomes, summing, fold
+):
+    """A worker was away for too long, and has gone on adding to its sum."""
+    session = worker()
+    submit(1, client=1, message=summing)
+    submit(2, client=2, message=summing)
+    _hold(driver, session, 1)
+    refused = asyncio.run(driver.summed(session, pb.Sum(fold=7, calls=[99, 1]), []))
+    assert {each.call for each in refused} == {99, 1}
+    assert (outcomes, fold.weights) == ({}, [])
+    driver.ready(session)
+    assert session.given[-1][0].calls[0].id == 1
+
+
 def test_a_held_update_outlives_the_rounds_deadline(
     driver, submit, worker, outcomes, summing, fold
 ):
