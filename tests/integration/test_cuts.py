@@ -1,0 +1,126 @@
+"""A real agent behind a link that breaks all the time."""
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import exchange_harness as harness
+import numpy as np
+import pytest
+from exchange_harness import Server
+from fedkube_client.agent import Agent
+from fedkube_client.executor import AppSettings
+from fedkube_server.driver import Answer
+from fedkube_server.folds import Fold
+
+from fedkube.app.records import to_values
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire.identity import Role
+
+ECHO = Path(__file__).parent.parent / "apps" / "echo"
+
+
+class Link:
+    """Passes bytes on to a port, and breaks after so many of them, again and again."""
+
+    def __init__(self, port: int, breaks_after: int) -> None:
+        self._port = port
+        self._breaks_after = breaks_after
+        self.breaks = 0
+        self.passed = 0
+
+    async def open(self) -> str:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        self._server.close()
+
+    async def _connected(self, reader, writer) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        left = [self._breaks_after]
+        both = [
+            asyncio.create_task(self._pass(reader, there_writer, left)),
+            asyncio.create_task(self._pass(there_reader, writer, left)),
+        ]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+        for each in (writer, there_writer):
+            each.transport.abort()
+
+    async def _pass(self, reader, writer, left) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                left[0] -= len(data)
+                self.passed += len(data)
+                if left[0] < 0:
+                    self.breaks += 1
+                    return
+                writer.write(data)
+                await writer.drain()
+
+
+@asynccontextmanager
+async def world(breaks_after: int):
+    trusted = harness.authority()
+    config = to_values({"change": True, "changed-tensors": 0})
+    server = Server(harness.credentials(trusted, Role.SERVER), config)
+    await server.start()
+    link = Link(int(server.address.rpartition(":")[2]), breaks_after)
+    settings = AppSettings(ECHO, "echo_app.client_app:app", 1)
+    mine = harness.credentials(trusted, Role.WORKER)
+    agent = Agent(await link.open(), "worker-0", mine, settings, 1 << 30)
+    running = asyncio.create_task(agent.run(30))
+    try:
+        yield server, link
+    finally:
+        link._breaks_after = 10**12
+        server.exchange.close("enough")
+        await asyncio.wait_for(running, 20)
+        await link.close()
+        await server.stop()
+
+
+def floats(megabytes: int, start: float = 0.0) -> bytes:
+    return (start + np.arange(megabytes * 250_000, dtype=np.float32)).tobytes()
+
+
+@pytest.mark.parametrize("breaks_after", [2_500_000, 7_777_777])
+def test_arrays_come_whole_both_ways_and_nothing_is_computed_twice(breaks_after):
+    async def scenario():
+        async with world(breaks_after) as (server, link):
+            for number in (1, 2):
+                data = floats(15, number)
+                server.submit(number, data, dtype="float32")
+                _, outcome = await asyncio.wait_for(server.outcome(), 60)
+                assert isinstance(outcome, Answer), outcome
+                expected = np.frombuffer(data, np.float32) + np.float32(1)
+                assert bytes(outcome.blobs[0]) == expected.tobytes()
+            assert link.breaks > 5
+            # Of what was lost with a cut, no more was sent again than was under way.
+            assert link.passed < 60_000_000 + link.breaks * 6_000_000
+
+    asyncio.run(scenario())
+
+
+def test_a_workers_sum_survives_the_cuts():
+    """Three clients' updates, summed by their worker, which is cut off again and again."""
+    values = np.arange(1_000_000, dtype=np.float32)
+
+    async def scenario():
+        async with world(3_000_000) as (server, link):
+            content = pb.Content()
+            item = content.records.add(name="arrays").arrays.items.add(name="w", dtype="float32")
+            item.shape.append(len(values))
+            item.stype = "numpy.ndarray"
+            fold = Fold({"w": values.shape}, "num-examples", cohort=3)
+            server.submit_all([1, 2, 3], content, [memoryview(values.tobytes())], fold=fold)
+            done = {(await asyncio.wait_for(server.outcome(), 60))[0] for _ in range(3)}
+            assert done == {1, 2, 3}
+            assert fold.weights == [1.0, 1.0, 1.0]
+            np.testing.assert_array_equal(fold.mean()["w"], values + np.float32(1))
+            assert link.breaks > 2
+
+    asyncio.run(scenario())
