@@ -1,4 +1,4 @@
-"""Ten thousand workers that hold a session each: memory, a round for all, and a reconnect storm."""
+"""Thousands of workers that hold a session each: memory, a round for all, and a reconnect storm."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.channels import Credentials
 from fedkube.wire.identity import Role
 
-SESSIONS = 10_000
-STORM = 5_000
+SESSIONS = 2_000
+STORM = 1_000
 PROCESSES = 4
 # Handshakes that a process has under way at a time while the sessions are opened.
 _OPENING = 40
