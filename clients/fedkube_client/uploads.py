@@ -37,10 +37,6 @@ class Upload:
             return frames.control(pb.WorkerFrame(reply=self.frame))
         return frames.control(pb.WorkerFrame(sum=self.frame))
 
-    def everything(self) -> list[pb.Want]:
-        """What a server lacks that has nothing of it."""
-        return [pb.Want(blob=blob) for blob in self.pieces]
-
 
 class Uploads:
     """The uploads that are not settled, in their order."""

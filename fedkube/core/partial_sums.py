@@ -183,11 +183,6 @@ class TensorSum:
                 mean[block * BLOCK : block * BLOCK + length] = value / total
         return mean
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that the sum takes."""
-        return sum(values.nbytes for bins in self._blocks for values in bins.values())
-
     def _bin(self, block: int, number: int, length: int) -> Ints:
         bins = self._blocks[block]
         if number not in bins:

@@ -105,23 +105,9 @@ class Incoming:
         """How many blobs are not whole yet."""
         return len(self._arriving)
 
-    @property
-    def received(self) -> int:
-        """Bytes of the blobs that are not whole yet."""
-        return sum(each.received for each in self._arriving.values())
-
     def wants(self) -> list[pb.Want]:
         """The blobs that are not whole, and from where on their bytes are missing."""
         return [pb.Want(blob=key, offset=each.received) for key, each in self._arriving.items()]
-
-
-def into(memory: memoryview) -> Sink:
-    """A sink that writes to memory of the blob's size."""
-
-    def write(offset: int, data: memoryview) -> None:
-        memory[offset : offset + len(data)] = data
-
-    return write
 
 
 def check_announced(blobs: Iterable[pb.Blob], limit: int) -> int:

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,26 +93,23 @@ class Spool:
             raise _no_room(self._folder, error) from None
 
 
-class Room:
+class Room(Protocol):
     """What one reply's blobs are written to."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes; Environment if the disk is full."""
-        raise NotImplementedError
 
     def read(self, offset: int, buffer: memoryview) -> memoryview:
         """Bytes from there on, in the buffer or where they are."""
-        raise NotImplementedError
 
     def view(self, offset: int, nbytes: int) -> memoryview:
         """The bytes for as long as anyone looks at them; read-only."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """The room may be used for others, unless it is looked at."""
 
 
-class _Memory(Room):
+class _Memory:
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
 
@@ -128,7 +126,7 @@ class _Memory(Room):
         self._memory = memoryview(b"")
 
 
-class _File(Room):
+class _File:
     def __init__(self, spool: Spool, descriptor: int, folder: Path) -> None:
         self._spool = spool
         self._descriptor = descriptor

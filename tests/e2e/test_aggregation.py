@@ -60,8 +60,8 @@ def test_what_nobody_changes_travels_once(run, apps, workers):
     assert done.result["max-difference"] == pytest.approx(3.0)
 
 
-def test_strategies_of_every_update_leave_no_more_in_memory_than_views(run, apps):
-    """Updates of 4 clients and 25 MB each, kept whole: the server's heap does not hold them."""
+def test_every_update_of_a_model_that_lands_in_files_can_be_kept(run, apps):
+    """Four clients with 25 MB each: more than the server takes into memory."""
     kept = ("-c", 'fedkube-aggregation="every-update" megabytes=25.0 tensors=5 change=true')
     done = run(apps / "echo", "--clients", "4", "--workers", "2", *kept)
     assert done.result["max-difference"] == pytest.approx(3.0, abs=1e-5)

@@ -23,6 +23,11 @@ pytestmark = pytest.mark.filterwarnings("error")
 EVERY_TYPE = pytest.mark.parametrize("name", list(DTYPES))
 
 
+def nbytes_of(sums: TensorSum) -> int:
+    """Memory that a sum takes."""
+    return sum(part.values.nbytes for part in sums.parts())
+
+
 def sum_of(*clients: list[float], name: str = "float32", bits: int = 50) -> TensorSum:
     sums = TensorSum(DTYPES[name], len(clients[0]), bits)
     for values in clients:
@@ -147,7 +152,7 @@ def test_bins_are_put_together_in_one_order_whatever_came_first(clients: tuple[f
 
 def test_zeros_take_no_memory() -> None:
     sums = sum_of([0.0, -0.0], [0.0, 0.0])
-    assert (sums.nbytes, list(sums.parts())) == (0, [])
+    assert (nbytes_of(sums), list(sums.parts())) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ def test_zeros_take_no_memory() -> None:
 def test_a_sum_takes_eight_bytes_an_element_bin_and_level(
     name: str, clients: list[list[float]], nbytes: int
 ) -> None:
-    assert sum_of(*clients, name=name).nbytes == nbytes
+    assert nbytes_of(sum_of(*clients, name=name)) == nbytes
 
 
 def test_a_merged_part_is_copied() -> None:
@@ -306,7 +311,7 @@ def test_the_mean_of_nothing_is_zeros(name: str, size: int) -> None:
 def test_the_mean_ends_the_sum() -> None:
     sums = sum_of([1.0, 2.0])
     assert sums.take_mean(1.0).tolist() == [1.0, 2.0]
-    assert (sums.nbytes, held(sums)) == (0, {})
+    assert (nbytes_of(sums), held(sums)) == (0, {})
     assert sums.take_mean(1.0).tolist() == [0.0, 0.0]
 
 
