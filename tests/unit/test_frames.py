@@ -69,8 +69,7 @@ def test_blobs_are_cut_at_blocks_and_come_together_again(sizes, start):
     data = generator.integers(0, 255, sum(sizes), dtype=np.uint8).data
     ends = np.cumsum([0, *sizes])
     pieces = [data[a:b] for a, b in itertools.pairwise(ends)]
-    if start > len(data):
-        pytest.skip("there is no such place in the blob")
+    start = min(start, len(data))
     small = memoryview(b"small")
     came = {1: b"", 2: b"", 3: b""}
     for frame in made((1, [small], 0), (2, pieces, start), (3, [small], 0)):

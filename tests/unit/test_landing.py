@@ -60,7 +60,7 @@ def test_blocks_come_with_their_largest_magnitudes(spool):
     values = np.random.default_rng(1).standard_normal(10 * BLOCK + 5, np.float32)
     _, (blob,) = land(spool, values.tobytes(), dtype=values.dtype)
     came = list(blob.blocks(values.dtype))
-    assert np.concatenate([part.copy() for _, part, _ in came]).size
+    assert sum(len(part) for _, part, _ in came) == len(values)
     for start, part, peaks in blob.blocks(values.dtype):
         assert part.tolist() == values[start : start + len(part)].tolist()
         assert peaks == [
