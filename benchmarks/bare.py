@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from fedkube import __version__
-from fedkube.api.v1alpha1 import Checkpoints, FederatedRunSpec, Pool
+from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec
 from fedkube.app import project
 from fedkube.pki.authority import Authority
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -51,7 +51,7 @@ class ServerUnderTest:
 
     def __enter__(self) -> ServerUnderTest:
         app = project.read(ECHO)
-        spec = FederatedRunSpec(
+        spec = RunSpec(
             app=str(ECHO),
             run_config=project.merge(app.config, self._config),
             pool=Pool(clients=self.clients),

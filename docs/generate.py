@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from fedkube.api.v1alpha1 import FederatedRunSpec
+from fedkube.api.v1alpha1 import RunSpec
 from fedkube.cli.main import EXIT_CODES, app
 from fedkube.core import run_states, tasks
 from fedkube.store import run_folder
@@ -93,7 +93,7 @@ def _run_folder() -> str:
 
 
 def _fields() -> Iterable[list[str]]:
-    schema = FederatedRunSpec.model_json_schema()
+    schema = RunSpec.model_json_schema()
     definitions = schema.get("$defs", {})
 
     def walk(properties: dict[str, Any], prefix: str) -> Iterable[list[str]]:

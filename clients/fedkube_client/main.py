@@ -17,9 +17,6 @@ from fedkube.wire.arguments import credentials_of, options_for_credentials
 from fedkube_client.agent import Agent, Refused
 from fedkube_client.executor import AppSettings
 
-# A server that is restarted comes back within this time, or the worker ends.
-_GIVE_UP_S = 60.0
-
 
 def main() -> None:
     """Parse the command line and serve clients."""
@@ -31,6 +28,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a client")
     parser.add_argument(
         "--cache-bytes", type=int, default=2 * 1024**3, help="bound of the tensor cache"
+    )
+    parser.add_argument(
+        "--give-up-s", type=float, default=60.0, help="how long it looks for a server that is gone"
     )
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the worker")
     options = parser.parse_args()
@@ -49,13 +49,13 @@ def main() -> None:
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, agent)
     try:
-        asyncio.run(_serve(agent))
+        asyncio.run(_serve(agent, options.give_up_s))
     except Refused as error:
         sys.exit(f"fedkube: {error}")
 
 
-async def _serve(agent: Agent) -> None:
-    work = asyncio.ensure_future(agent.run(_GIVE_UP_S))
+async def _serve(agent: Agent, give_up_s: float) -> None:
+    work = asyncio.ensure_future(agent.run(give_up_s))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     try:
         await work

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from fedkube import __version__
-from fedkube.api.v1alpha1 import Checkpoints, FederatedRunSpec, Pool, Server
+from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec, Server
 from fedkube.app import project
 from fedkube.cli.progress import PatientConsole, view_for
 from fedkube.core import ids, planner
@@ -108,7 +108,7 @@ def run(
     config = project.merge(loaded.config, project.parse_overrides(run_config or []))
     count = clients if clients is not None else loaded.clients or project.DEFAULT_CLIENTS
     plan = planner.plan(machine.look(), count, workers, threads)
-    spec = FederatedRunSpec(
+    spec = RunSpec(
         app=str(loaded.folder),
         run_config=config,
         pool=Pool(clients=count, client_timeout_s=_positive(client_timeout), threads=threads),

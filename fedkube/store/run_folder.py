@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from fedkube.api.v1alpha1 import FederatedRunSpec
+from fedkube.api.v1alpha1 import RunSpec
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store import atomic, history
@@ -57,7 +57,7 @@ class RunRecord(BaseModel):
     message: str = Field(default="", description="the same in a sentence")
     details: str = Field(default="", description="what belongs to it, such as the app's traceback")
     app: str = Field(description="the app's name")
-    spec: FederatedRunSpec = Field(description="what was asked for; below")
+    spec: RunSpec = Field(description="what was asked for; below")
     versions: dict[str, str] = Field(description="of FedKube, Python, and what matters")
     plan: str = Field(default="", description="why there were so many workers")
     workers: int = 0

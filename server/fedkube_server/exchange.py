@@ -91,7 +91,8 @@ class Exchange:
     async def _session(self, _: AsyncIterator[bytes], context: Any) -> None:
         try:
             identity = channels.peer_identity(context, self._run, Role.WORKER)
-            session = self._seat(identity.name, await self._greet(context, identity.name))
+            hello = await self._greet(context, identity.name)
+            session = self._seat(hello.worker, hello)
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
             return
@@ -130,7 +131,8 @@ class Exchange:
                 f"exchange, and this server {PROTOCOL}; use the same release of fedkube on both "
                 "ends"
             )
-        if hello.worker != name:
+        # The pods of one group share a certificate; each goes by the group's name and its own.
+        if hello.worker != name and not hello.worker.startswith(f"{name}."):
             raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")
         return hello
 

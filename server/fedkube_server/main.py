@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fedkube.app.records import to_values
 from fedkube.app.tracebacks import headline
@@ -263,9 +263,12 @@ def main() -> None:
     server = ServerProcess(RunFolder(options.folder), credentials_of(options), announce)
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, server)
-    code = server.run()
-    # The app may have left threads behind that would keep the process alive for ever.
-    leave = threading.Timer(_EXIT_S, os._exit, (code,))
-    leave.daemon = True
-    leave.start()
+    leave(server.run())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, though the app may have left threads that would keep it alive for ever."""
+    insist = threading.Timer(_EXIT_S, os._exit, (code,))
+    insist.daemon = True
+    insist.start()
     sys.exit(code)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from fedkube_server.recorder import Recorder
 
-from fedkube.api.v1alpha1 import FederatedRunSpec, Pool
+from fedkube.api.v1alpha1 import Pool, RunSpec
 from fedkube.app import loading
 from fedkube.store.run_folder import RunFolder, RunRecord
 
@@ -33,7 +33,7 @@ def clock():
 @pytest.fixture
 def make_record():
     def make(clients=3, run_config=None, checkpoints=None, **fields):
-        spec = FederatedRunSpec(
+        spec = RunSpec(
             app="/apps/a",
             run_config=run_config or {},
             pool=Pool(clients=clients),

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from fedkube.api.v1alpha1 import Checkpoints, FederatedRunSpec, Pool, Server
+from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec, Server
 
 
 def spec(**fields):
-    return FederatedRunSpec(**{"app": "a", "pool": Pool(clients=2), "seed": 1, **fields})
+    return RunSpec(**{"app": "a", "pool": Pool(clients=2), "seed": 1, **fields})
 
 
 def test_fields_are_camel_case_in_files():
@@ -26,7 +26,7 @@ def test_defaults_are_those_that_are_documented():
 
 @pytest.mark.parametrize("config", [{"a": True}, {"a": 1}, {"a": 1.0}, {"a": "1"}])
 def test_a_config_value_keeps_its_type(config):
-    read = FederatedRunSpec.model_validate_json(spec(run_config=config).model_dump_json())
+    read = RunSpec.model_validate_json(spec(run_config=config).model_dump_json())
     assert read.run_config == config
     assert type(read.run_config["a"]) is type(config["a"])
 

@@ -1,11 +1,25 @@
 """The first version of the objects that a user declares."""
 
 from fedkube.api.v1alpha1.federated_run import (
+    FederatedRunSpec,
+    FederatedRunStatus,
+    State,
+)
+from fedkube.api.v1alpha1.run_spec import (
     Checkpoints,
     ConfigValue,
-    FederatedRunSpec,
     Pool,
+    RunSpec,
     Server,
 )
 
-__all__ = ["Checkpoints", "ConfigValue", "FederatedRunSpec", "Pool", "Server"]
+__all__ = [
+    "Checkpoints",
+    "ConfigValue",
+    "FederatedRunSpec",
+    "FederatedRunStatus",
+    "Pool",
+    "RunSpec",
+    "Server",
+    "State",
+]

@@ -11,7 +11,7 @@ from flwr.common.logger import update_console_handler
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
-from fedkube.api.v1alpha1 import FederatedRunSpec
+from fedkube.api.v1alpha1 import RunSpec
 from fedkube.app import arrays, loading, project, tracebacks
 from fedkube.core import ids
 from fedkube.core.errors import FedKubeError
@@ -33,7 +33,7 @@ def run_number(run_id: str) -> int:
     return ids.derive("run", run_id)
 
 
-def execute(spec: FederatedRunSpec, grid: Grid, tracker: Tracker, number: int) -> Ending:
+def execute(spec: RunSpec, grid: Grid, tracker: Tracker, number: int) -> Ending:
     """Load the ServerApp and call it; how it ended. Halted passes through."""
     update_console_handler(colored=False)
     arrays.keep_elements()

@@ -1,0 +1,164 @@
+"""The coordinator's process: ``python -m fedkube.coordinator``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import kopf
+from kubernetes import client
+from kubernetes.leaderelection import electionconfig, leaderelection
+from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from prometheus_client import start_http_server
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from fedkube.api.v1alpha1 import federated_run as api
+from fedkube.coordinator import cluster
+from fedkube.coordinator.objects import RUN_LABEL, Defaults, Object
+from fedkube.coordinator.reconciler import Reconciler
+
+log = logging.getLogger("fedkube.coordinator")
+
+_PREFIX = "FEDKUBE_"
+# A leader that is cut off ends well before another may take its place.
+_LEASE_S, _RENEW_S, _RETRY_S = 15, 10, 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """From the environment: ``FEDKUBE_`` and the field's name in capitals."""
+
+    image: str
+    namespace: str
+    pod: str
+    namespaces: str = ""
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: str = ""
+    release: str = "fedkube"
+    max_runs: int = Field(default=20, ge=1)
+    port: int = Field(default=8080, ge=0)
+
+    @classmethod
+    def read(cls) -> Settings:
+        """Those that are set."""
+        words = {
+            name.removeprefix(_PREFIX).lower(): value
+            for name, value in os.environ.items()
+            if name.startswith(_PREFIX) and value
+        }
+        known = {name: words[name] for name in cls.__dataclass_fields__ if name in words}
+        return cls(**known)  # type: ignore[arg-type]
+
+    def defaults(self) -> Defaults:
+        """What runs get that say nothing else."""
+        return Defaults(
+            self.image,
+            self.pull_policy,
+            tuple(self.pull_secrets.split()),
+            {
+                "app.kubernetes.io/name": "fedkube",
+                "app.kubernetes.io/instance": self.release,
+                "app.kubernetes.io/component": "coordinator",
+            },
+            self.namespace,
+        )
+
+
+def _register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.level = logging.ERROR  # Events are for users; we post our own
+        settings.scanning.disabled = True  # the namespaces are given
+        settings.watching.server_timeout = 300
+        settings.networking.request_timeout = 30
+
+    @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=registry)
+    async def on_run(body: kopf.Body, type: str | None, **_: Any) -> None:
+        reconciler.saw_run(_plain(body), type == "DELETED")
+
+    def watch(kind: str, *resource: str) -> None:
+        @kopf.on.event(
+            *resource, labels={RUN_LABEL: kopf.PRESENT}, id=f"on_{kind}", registry=registry
+        )
+        async def on_child(body: kopf.Body, type: str | None, **_: Any) -> None:
+            reconciler.saw_child(kind, _plain(body), type == "DELETED")
+
+    watch("Job", "batch", "v1", "jobs")
+    watch("Pod", "", "v1", "pods")
+    watch("Service", "", "v1", "services")
+    watch("PersistentVolumeClaim", "", "v1", "persistentvolumeclaims")
+
+
+def _plain(body: Any) -> Object:
+    found = dict(body)
+    found["metadata"] = {
+        name: value for name, value in dict(body["metadata"]).items() if name != "managedFields"
+    }
+    return found
+
+
+def _tell(body: Object, kind: str, reason: str, message: str) -> None:
+    identity: Any = {"apiVersion": api.API_VERSION, "kind": api.KIND, "metadata": body["metadata"]}
+    kopf.event(identity, type=kind, reason=reason, message=message)
+
+
+async def operate(settings: Settings, api_client: client.ApiClient) -> None:
+    """Coordinate until cancelled."""
+    reconciler = Reconciler(
+        cluster.Cluster(api_client), settings.defaults(), settings.max_runs, _tell
+    )
+    registry = kopf.OperatorRegistry()
+    _register(registry, reconciler)
+    # Started by kopf, so that events can be posted from it.
+    started: list[asyncio.Task[None]] = []
+
+    @kopf.on.startup(registry=registry)
+    async def begin(**_: Any) -> None:
+        started.append(asyncio.create_task(reconciler.run()))
+
+    spaces = (settings.namespaces or settings.namespace).split()
+    await kopf.operator(registry=registry, standalone=True, namespaces=spaces)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    log.info("ended by %s", signal.Signals(number).name)
+    os._exit(0)  # nothing is lost: whoever leads next looks at every run again
+
+
+def main() -> None:
+    """Wait to be the leader, then coordinate; a leader that loses its lease ends."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    settings = Settings.read()
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    start_http_server(settings.port)
+    api_client = cluster.load()
+
+    def lead() -> None:
+        log.info("leading")
+        try:
+            asyncio.run(operate(settings, api_client))
+        except BaseException:
+            log.exception("the coordinator cannot go on")
+        finally:
+            os._exit(1)
+
+    lock = LeaseLock(f"{settings.release}-coordinator", settings.namespace, settings.pod)
+    election = electionconfig.Config(lock, _LEASE_S, _RENEW_S, _RETRY_S, lead, lambda: os._exit(1))
+    # The library waits for signals of its own in the main thread's stead.
+    thread = threading.Thread(target=leaderelection.LeaderElection(election).run, daemon=True)
+    thread.start()
+    thread.join()
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

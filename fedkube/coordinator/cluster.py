@@ -1,0 +1,128 @@
+"""The cluster's API, as far as the coordinator uses it. Calls block; call them off the loop."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from fedkube.api.v1alpha1 import federated_run as api
+from fedkube.coordinator.objects import Object
+from fedkube.wire.channels import Credentials
+
+_PATHS = {
+    "Secret": "/api/v1/namespaces/{}/secrets",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
+    "Service": "/api/v1/namespaces/{}/services",
+    "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "FederatedRun": f"/apis/{api.API_VERSION}/namespaces/{{}}/{api.PLURAL}",
+}
+_TIMEOUT_S = 15
+
+
+def load() -> client.ApiClient:
+    """By the pod's own account, or by the kubeconfig of whoever starts it."""
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        config.load_kube_config()
+    return client.ApiClient()
+
+
+class Cluster:
+    """Objects as plain dictionaries. ``calls`` counts requests."""
+
+    def __init__(self, api_client: client.ApiClient) -> None:
+        self._api = api_client
+        self.calls = 0
+        self.policy = self._policy_version()
+
+    def create(self, body: Object) -> bool:
+        """Create an object; False if there is one of its name."""
+        try:
+            self._call("POST", self._path(body), body)
+        except ApiException as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """An object, if there is one."""
+        try:
+            return self._call("GET", f"{_PATHS[kind].format(namespace)}/{name}")
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def patch(self, kind: str, namespace: str, name: str, change: Object, sub: str = "") -> None:
+        """Merge a change into an object, or into its subresource; what is gone stays gone."""
+        path = f"{_PATHS[kind].format(namespace)}/{name}" + (f"/{sub}" if sub else "")
+        try:
+            self._call("PATCH", path, change, "application/merge-patch+json")
+        except ApiException as error:
+            if error.status != 404:
+                raise
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and what it owns."""
+        options = {"propagationPolicy": "Background"}
+        try:
+            self._call("DELETE", f"{_PATHS[kind].format(namespace)}/{name}", options)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+
+    def credentials(self, namespace: str, secret: str) -> Credentials | None:
+        """The coordinator's own certificate in a run."""
+        found = self.get("Secret", namespace, secret)
+        if found is None:
+            return None
+        names = ("ca.pem", "operator.pem", "operator-key.pem")
+        return Credentials(*(base64.b64decode(found["data"][name]) for name in names))
+
+    def _policy_version(self) -> str:
+        """Of PodDisruptionBudget: 1.21 brought policy/v1, and 1.25 took v1beta1 away."""
+        groups = self._call("GET", "/apis")["groups"]
+        versions = [
+            version["version"]
+            for group in groups
+            if group["name"] == "policy"
+            for version in group["versions"]
+        ]
+        return "policy/v1" if "v1" in versions else "policy/v1beta1"
+
+    def _path(self, body: Mapping[str, Any]) -> str:
+        namespace, kind = body["metadata"]["namespace"], body["kind"]
+        if kind == "PodDisruptionBudget":
+            return f"/apis/{self.policy}/namespaces/{namespace}/poddisruptionbudgets"
+        return _PATHS[kind].format(namespace)
+
+    def _call(
+        self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
+    ) -> Object:
+        self.calls += 1
+        headers = {"Content-Type": kind, "Accept": "application/json"}
+        answer = self._api.call_api(
+            method,
+            self._api.configuration.host + path,
+            header_params=self._signed(headers),
+            body=body,
+            _request_timeout=_TIMEOUT_S,
+        )
+        data = answer.read()
+        if not 200 <= answer.status < 300:
+            raise ApiException(http_resp=answer)
+        found: Object = json.loads(data)
+        return found
+
+    def _signed(self, headers: dict[str, str]) -> dict[str, str]:
+        token = self._api.configuration.get_api_key_with_prefix("authorization")
+        return headers | ({"authorization": token} if token else {})

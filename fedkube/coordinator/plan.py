@@ -1,0 +1,334 @@
+"""What to do about a run, from what it asks for and what is there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from fedkube.api.v1alpha1 import FederatedRunStatus, State
+from fedkube.api.v1alpha1.federated_run import Condition, ModelStatus
+from fedkube.coordinator.objects import Object, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the aggregation server says of itself."""
+
+    round: int = 0
+    rounds: int = 0
+    workers: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    eta_s: float = -1.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there is of a run in the cluster. ``words``: the server's last, once it has ended."""
+
+    server: Object | None = None
+    workers: Object | None = None
+    pods: Sequence[Object] = ()
+    claim: Object | None = None
+    words: Mapping[str, Any] | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(slots=True)
+class Decision:
+    """What to do, and what to say. ``again_s``: look again then, whatever happens; None: no need.
+
+    ``ensure``: all of the run's objects are to be there. ``scale``: the workers' parallelism.
+    """
+
+    status: FederatedRunStatus
+    ensure: bool = False
+    scale: int | None = None
+    dismiss_workers: bool = False
+    dismiss_server: bool = False
+    delete_run: bool = False
+    again_s: float | None = None
+
+
+def decide(
+    run: Run, before: FederatedRunStatus, seen: Seen, may_start: bool, now: datetime
+) -> Decision:
+    """What follows. ``may_start``: the coordinator has room for one more run."""
+    status = before.model_copy(deep=True)
+    status.observed_generation = run.generation
+    status.clients = run.spec.pool.clients
+    decision = Decision(status)
+    if before.state.final:
+        _after_the_end(run, decision, seen, now)
+        return decision
+    started = seen.server is not None or status.started_at is not None
+    if not started:
+        if run.spec.suspend:
+            status.state = State.SUSPENDED
+            _say(status, "Ready", False, "Suspended", "the run waits for `suspend: false`", now)
+            return decision
+        if not may_start:
+            status.state = State.QUEUED
+            _say(
+                status, "Ready", False, "Queued", "other runs are going on; it starts in turn", now
+            )
+            return decision
+    if status.started_at is None:
+        status.started_at = now
+    if seen.words is not None:
+        _ended(run, decision, seen.words, now)
+        return decision
+    given_up = _condition(seen.server, "Failed")
+    if given_up is not None:
+        message = given_up.get("message") or "its pods ended again and again"
+        crash = _last_crash(seen.pods)
+        _end(
+            decision,
+            State.FAILED,
+            "ServerEnded",
+            f"the aggregation server did not last: {message}" + (f"; {crash}" if crash else ""),
+            now,
+        )
+        return decision
+    limit = run.spec.active_deadline_seconds
+    if limit is not None:
+        left = (status.started_at + timedelta(seconds=limit) - now).total_seconds()
+        if left <= 0:
+            message = f"the run took longer than activeDeadlineSeconds, {limit} s"
+            _end(decision, State.FAILED, "DeadlineExceeded", message, now)
+            decision.dismiss_server = True
+            return decision
+        decision.again_s = left
+    decision.ensure = True
+    _scale(run, decision, seen)
+    _report(run, status, seen, now)
+    return decision
+
+
+def _scale(run: Run, decision: Decision, seen: Seen) -> None:
+    wanted = 0 if run.spec.suspend else min(run.spec.pool.workers, run.spec.pool.clients)
+    if seen.workers is not None and seen.workers["spec"].get("parallelism") != wanted:
+        decision.scale = wanted
+
+
+def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> None:
+    serving = any(is_ready(pod) for pod in seen.pods if role_of(pod) == "server")
+    progress = seen.progress
+    if run.spec.suspend:
+        status.state = State.SUSPENDED
+    elif serving and (progress.workers or progress.round):
+        status.state = State.RUNNING
+    elif status.state is not State.RUNNING or not serving:
+        status.state = State.PENDING
+    status.gpus = sum(_accelerators(pod) for pod in seen.pods if _phase(pod) == "Running")
+    if serving:
+        status.workers = progress.workers
+        status.round, status.rounds = progress.round, progress.rounds
+        status.bytes_up, status.bytes_down = progress.bytes_up, progress.bytes_down
+        known = progress.eta_s >= 0
+        status.eta_seconds = round(progress.eta_s) if known else None
+        status.eta = f"{status.eta_seconds}s" if known else ""
+        status.metrics |= {name: f"{value:.6g}" for name, value in progress.metrics.items()}
+    _name_the_round(status)
+    trouble = trouble_of(seen)
+    if trouble is not None:
+        _say(status, "Ready", False, *trouble, now)
+    elif run.spec.suspend:
+        _say(status, "Ready", False, "Suspended", "the workers are taken away", now)
+    elif status.state is State.RUNNING:
+        _say(status, "Ready", True, "Running", "server and workers are at work", now)
+    else:
+        _say(status, "Ready", False, "Starting", "server and workers are being started", now)
+
+
+def _name_the_round(status: FederatedRunStatus) -> None:
+    of = f"/{status.rounds}" if status.rounds else ""
+    status.round_of = f"{status.round}{of}" if status.round or of else ""
+
+
+# ---------------------------------------------------------------- the end
+
+
+def _ended(run: Run, decision: Decision, words: Mapping[str, Any], now: datetime) -> None:
+    status = decision.status
+    status.round = int(words.get("rounds", 0))
+    status.rounds = max(status.rounds, status.round)
+    status.bytes_up, status.bytes_down = (
+        int(words.get(f"bytes_{way}", 0)) for way in ("up", "down")
+    )
+    status.metrics = {str(name): str(value) for name, value in words.get("metrics", {}).items()}
+    if words.get("sha256"):
+        status.model = ModelStatus(
+            claim=run.child("run"), path=f"{run.id}/model.safetensors", sha256=words["sha256"]
+        )
+    state = State(words["state"])
+    message = words.get("message", "")
+    if details := words.get("details"):
+        message += "\n" + details
+    _end(decision, state, words.get("reason") or str(state), message, now)
+
+
+def _end(decision: Decision, state: State, reason: str, message: str, now: datetime) -> None:
+    status = decision.status
+    status.state, status.ended_at = state, now
+    status.workers = status.gpus = 0
+    status.eta, status.eta_seconds = "", None
+    _name_the_round(status)
+    _say(status, "Ready", False, "Ended", "the run is over", now)
+    _say(status, "Complete", state is State.SUCCEEDED, reason, message, now)
+    decision.dismiss_workers = True
+    decision.again_s = 0.0
+
+
+def _after_the_end(run: Run, decision: Decision, seen: Seen, now: datetime) -> None:
+    """Nothing of the run takes up the cluster any more; its disk and its record stay."""
+    decision.dismiss_workers = seen.workers is not None
+    # One whose pod has said how it ended stays for its log.
+    decision.dismiss_server = seen.server is not None and not _finished(seen.server)
+    ttl = run.spec.ttl_seconds_after_finished
+    if ttl is not None and decision.status.ended_at is not None:
+        left = (decision.status.ended_at + timedelta(seconds=ttl) - now).total_seconds()
+        decision.delete_run, decision.again_s = left <= 0, max(left, 0.0)
+
+
+# ---------------------------------------------------------------- conditions
+
+
+def invalid(
+    before: FederatedRunStatus, generation: int, message: str, now: datetime
+) -> FederatedRunStatus:
+    """The status of an object that asks for what cannot be."""
+    status = before.model_copy(deep=True)
+    status.state, status.observed_generation = State.FAILED, generation
+    _say(status, "Complete", False, "InvalidSpec", message, now)
+    return status
+
+
+def _say(
+    status: FederatedRunStatus, kind: str, holds: bool, reason: str, message: str, now: datetime
+) -> None:
+    """Set a condition; its time changes only with what it says."""
+    word = "True" if holds else "False"
+    for each in status.conditions:
+        if each.type == kind:
+            if each.status != word:
+                each.last_transition_time = now
+            each.status, each.reason, each.message = word, reason, message  # type: ignore[assignment]
+            each.observed_generation = status.observed_generation
+            return
+    condition = Condition(
+        type=kind,
+        status="True" if holds else "False",
+        reason=reason,
+        message=message,
+        last_transition_time=now,
+        observed_generation=status.observed_generation,
+    )
+    status.conditions.append(condition)
+
+
+_IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+_CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+
+def trouble_of(seen: Seen) -> tuple[str, str] | None:
+    """Reason and sentence of what keeps a run's pods from running, if something does."""
+    for pod in seen.pods:
+        for container in _containers(pod):
+            waiting = container.get("state", {}).get("waiting") or {}
+            image, words = container.get("image", "?"), waiting.get("message", "")
+            if waiting.get("reason") in _IMAGE_TROUBLE:
+                return (
+                    "ImageCannotBePulled",
+                    f"image {image} cannot be pulled: correct spec.app.image, or give the cluster "
+                    f"a pull secret ({words})",
+                )
+            if waiting.get("reason") in _CONFIG_TROUBLE:
+                return "PodCannotStart", f"a {role_of(pod)} pod cannot start: {words}"
+            if waiting.get("reason") == "CrashLoopBackOff":
+                return (
+                    "PodCrashes",
+                    f"a {role_of(pod)} pod ends again and again: {_crash(container)}",
+                )
+        for condition in pod.get("status", {}).get("conditions", []):
+            if condition.get("reason") == "Unschedulable":
+                return "NoNodeFits", _unschedulable(pod, condition.get("message", ""))
+    for job in (seen.server, seen.workers):
+        for condition in (job or {}).get("status", {}).get("conditions", []):
+            if condition["type"] == "Failed" and condition["status"] == "True":
+                return "WorkersGaveUp", f"the workers' Job has failed: {condition.get('message')}"
+    return None
+
+
+def _unschedulable(pod: Object, words: str) -> str:
+    if "persistentvolumeclaim" in words.lower():
+        return f"the run's disk is not there yet: see the claim and its storage class ({words})"
+    asked = ", ".join(f"{count} {name}" for name, count in _wants(pod).items())
+    what = f", which asks for {asked}," if asked else ""
+    return f"no node has room for a {role_of(pod)} pod{what} now: {words}"
+
+
+def _last_crash(pods: Sequence[Object]) -> str:
+    for pod in pods:
+        if role_of(pod) == "server":
+            for container in _containers(pod):
+                if words := _crash(container):
+                    return words
+    return ""
+
+
+def _crash(container: Object) -> str:
+    for state in (container.get("state", {}), container.get("lastState", {})):
+        ended = state.get("terminated")
+        if ended and ended.get("exitCode"):
+            words = (ended.get("message") or "").strip()[-800:]
+            return f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}: {words}"
+    return ""
+
+
+# ---------------------------------------------------------------- reading Kubernetes' objects
+
+
+def _condition(job: Object | None, kind: str) -> Object | None:
+    for condition in (job or {}).get("status", {}).get("conditions", []):
+        if condition["type"] == kind and condition["status"] == "True":
+            return dict(condition)
+    return None
+
+
+def _finished(job: Object) -> bool:
+    return _condition(job, "Complete") is not None or _condition(job, "Failed") is not None
+
+
+def role_of(pod: Object) -> str:
+    """What a pod is in its run: server or worker."""
+    return str(pod["metadata"].get("labels", {}).get("fedkube.io/role", ""))
+
+
+def _phase(pod: Object) -> str:
+    return str(pod.get("status", {}).get("phase", ""))
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether a pod serves."""
+    return any(
+        each["type"] == "Ready" and each["status"] == "True"
+        for each in pod.get("status", {}).get("conditions", [])
+    )
+
+
+def _containers(pod: Object) -> list[Object]:
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
+def _wants(pod: Object) -> dict[str, str]:
+    limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
+    return {name: str(amount) for name, amount in limits.items() if "/" in name}
+
+
+def _accelerators(pod: Object) -> int:
+    return sum(int(amount) for amount in _wants(pod).values() if amount.isdigit())

@@ -1,0 +1,62 @@
+"""Follows a run's server by the exchange's own control call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from fedkube.coordinator.plan import Progress
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire.channels import Credentials
+from fedkube.wire.control import ControlClient
+
+# An object is not written more often than this, however quick the rounds are.
+_PACE_S = 1.0
+_RECONNECT_S = 2.0
+
+
+class Follower:
+    """Keeps ``progress`` up to date until it is stopped, and calls ``changed`` when it was."""
+
+    def __init__(self, address: str, credentials: Credentials, changed: Callable[[], None]) -> None:
+        self.progress = Progress()
+        self._address = address
+        self._credentials = credentials
+        self._changed = changed
+        self._due = False
+        self._task = asyncio.create_task(self._follow())
+
+    def stop(self) -> None:
+        """Hang up."""
+        self._task.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            control = ControlClient(self._address, self._credentials)
+            with contextlib.suppress(OSError):
+                async for snapshot in control.watch():
+                    self._take(snapshot)
+            await control.close()
+            await asyncio.sleep(_RECONNECT_S)
+
+    def _take(self, snapshot: pb.Snapshot) -> None:
+        metrics = dict(self.progress.metrics)
+        for ended in snapshot.ended:
+            metrics |= {each.name: each.value for each in ended.metrics}
+        self.progress = Progress(
+            round=snapshot.round,
+            rounds=snapshot.rounds,
+            workers=snapshot.workers,
+            bytes_up=snapshot.bytes_up,
+            bytes_down=snapshot.bytes_down,
+            eta_s=snapshot.eta_s,
+            metrics=metrics,
+        )
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(_PACE_S, self._report)
+
+    def _report(self) -> None:
+        self._due = False
+        self._changed()

@@ -1,0 +1,323 @@
+"""Brings each run, one after the other, from what is there to what it asks for.
+
+Level-triggered: whatever has happened, a run is looked at as a whole. What is known of the cluster
+comes from watches; everything that is done can be done twice without harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+from pydantic import ValidationError
+
+from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
+from fedkube.api.v1alpha1.federated_run import MAX_NAME
+from fedkube.coordinator import objects, plan
+from fedkube.coordinator.cluster import Cluster
+from fedkube.coordinator.objects import Defaults, Object, Run
+from fedkube.coordinator.progress import Follower
+
+log = logging.getLogger("fedkube.coordinator")
+
+Key = tuple[str, str]
+Tell = Callable[[Object, str, str, str], None]
+
+_RETRY_S = 5.0
+_RECONCILED = Counter("fedkube_reconciliations_total", "Times that a run was looked at")
+_FAILED = Counter("fedkube_reconciliation_failures_total", "Those that failed and are tried again")
+_CALLS = Gauge("fedkube_api_calls", "Requests sent to the cluster's API so far")
+_RUNS = Gauge("fedkube_runs", "Runs by state", ["state"])
+
+
+class Reconciler:
+    """Runs on one event loop. ``tell``: posts a Kubernetes Event about a run."""
+
+    def __init__(self, cluster: Cluster, defaults: Defaults, max_runs: int, tell: Tell) -> None:
+        self._cluster = cluster
+        self._defaults = defaults
+        self._max_runs = max_runs
+        self._tell = tell
+        self._runs: dict[Key, Object] = {}
+        self._children: dict[Key, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._ensured: set[str] = set()  # uids of runs of which all objects were there
+        self._followers: dict[str, Follower] = {}
+        self._waiting: dict[Key, None] = {}  # a queue in which each run is once
+        self._arrived = asyncio.Event()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    # ------------------------------------------------------------- what happens
+
+    def saw_run(self, body: Object, gone: bool) -> None:
+        """A run is there, has changed, or is gone."""
+        key = (body["metadata"]["namespace"], body["metadata"]["name"])
+        if gone:
+            self._forget(key, body["metadata"]["uid"])
+        else:
+            self._runs[key] = body
+            self.look_at(key)
+
+    def saw_child(self, kind: str, body: Object, gone: bool) -> None:
+        """One of a run's objects is there, has changed, or is gone."""
+        metadata = body["metadata"]
+        run = metadata.get("labels", {}).get(objects.RUN_LABEL)
+        key = (metadata["namespace"], run)
+        children = self._children[key]
+        if gone:
+            children.pop((kind, metadata["name"]), None)
+            if kind != "Pod" and key in self._runs:
+                self._ensured.discard(self._runs[key]["metadata"]["uid"])
+        else:
+            children[kind, metadata["name"]] = body
+        self.look_at(key)
+
+    def look_at(self, key: Key) -> None:
+        """Have a run looked at soon."""
+        self._waiting[key] = None
+        self._arrived.set()
+
+    def _forget(self, key: Key, uid: str) -> None:
+        self._runs.pop(key, None)
+        self._ensured.discard(uid)
+        if follower := self._followers.pop(uid, None):
+            follower.stop()
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        self._wake_queued()
+
+    def _wake_queued(self) -> None:
+        queued = [
+            (body["metadata"]["creationTimestamp"], key)
+            for key, body in self._runs.items()
+            if body.get("status", {}).get("state", "Queued") == "Queued"
+        ]
+        for _, key in sorted(queued)[: self._max_runs]:
+            self.look_at(key)
+
+    # ------------------------------------------------------------- what is done
+
+    async def run(self) -> None:
+        """Look at runs as they come, for ever."""
+        while True:
+            await self._arrived.wait()
+            while self._waiting:
+                key = next(iter(self._waiting))
+                del self._waiting[key]
+                if key in self._runs:
+                    await self._look(key)
+            self._arrived.clear()
+
+    async def _look(self, key: Key) -> None:
+        _RECONCILED.inc()
+        try:
+            again_s = await self._reconcile(key, self._runs[key])
+        except Exception:
+            # Whatever it was (the API server restarts, a quota is used up), it is tried again.
+            log.exception("run %s/%s", *key)
+            _FAILED.inc()
+            again_s = _RETRY_S
+        _CALLS.set(self._cluster.calls)
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if again_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[key] = loop.call_later(min(again_s, 3600.0), self.look_at, key)
+
+    async def _reconcile(self, key: Key, body: Object) -> float | None:
+        metadata = body["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return None
+        now = datetime.now(UTC).replace(microsecond=0)
+        before = FederatedRunStatus.model_validate(body.get("status", {}))
+        try:
+            run = read(body)
+        except ValueError as error:
+            if before.state.final and before.observed_generation == metadata["generation"]:
+                return None
+            status = plan.invalid(before, metadata["generation"], str(error), now)
+            await self._write(body, before, status)
+            return None
+        if before.state is State.FAILED and _was_invalid(before):
+            if before.observed_generation == run.generation:
+                return None
+            before = FederatedRunStatus()
+        seen = self._seen(key, run)
+        decision = plan.decide(run, before, seen, self._has_room(key), now)
+        await self._act(run, decision, seen)
+        await self._write(body, before, decision.status)
+        return decision.again_s
+
+    async def _act(self, run: Run, decision: plan.Decision, seen: plan.Seen) -> None:
+        space = run.namespace
+        if decision.ensure and run.uid not in self._ensured:
+            await self._do(self._create_all, run)
+            self._ensured.add(run.uid)
+        if decision.scale is not None:
+            change = {"spec": {"parallelism": decision.scale}}
+            await self._do(self._cluster.patch, "Job", space, run.child("workers"), change)
+        if decision.dismiss_workers:
+            await self._do(self._cluster.delete, "Job", space, run.child("workers"))
+        if decision.dismiss_server:
+            await self._do(self._cluster.delete, "Job", space, run.child("server"))
+        if decision.delete_run:
+            await self._do(self._cluster.delete, "FederatedRun", space, run.name)
+        serving = any(plan.is_ready(pod) for pod in seen.pods if plan.role_of(pod) == "server")
+        if decision.status.state.final:
+            if follower := self._followers.pop(run.uid, None):
+                follower.stop()
+        elif serving and run.uid not in self._followers:
+            credentials = await self._do(self._cluster.credentials, run.namespace, run.child("tls"))
+            if credentials is not None:
+                address = f"{run.server_host}:{objects.PORT}"
+                key = (run.namespace, run.name)
+                self._followers[run.uid] = Follower(address, credentials, lambda: self.look_at(key))
+
+    def _create_all(self, run: Run) -> None:
+        made = [
+            objects.certificates(run, datetime.now(UTC)),
+            objects.orders(run),
+            objects.claim(run),
+            objects.service(run),
+            *objects.policies(run, self._defaults),
+            objects.disruption_budget(run, self._cluster.policy),
+            objects.server_job(run, self._defaults),
+        ]
+        worker_job = objects.worker_job(run, self._defaults)
+        if run.spec.suspend:
+            worker_job["spec"]["parallelism"] = 0
+        for each in (*made, worker_job):
+            self._cluster.create(each)
+
+    async def _write(
+        self, body: Object, before: FederatedRunStatus, status: FederatedRunStatus
+    ) -> None:
+        old, new = _dump(before), _dump(status)
+        if old == new and body.get("status"):
+            return
+        metadata = body["metadata"]
+        await self._do(
+            self._cluster.patch,
+            "FederatedRun",
+            metadata["namespace"],
+            metadata["name"],
+            {"status": new},
+            "status",
+        )
+        # The next look must not wait for the watch to bring this back.
+        body["status"] = json.loads(json.dumps(new))
+        self._announce(body, before, status)
+        for state in State:
+            count = sum(
+                each.get("status", {}).get("state") == state for each in self._runs.values()
+            )
+            _RUNS.labels(str(state)).set(count)
+
+    def _announce(
+        self, body: Object, before: FederatedRunStatus, status: FederatedRunStatus
+    ) -> None:
+        told = {(each.type, each.reason) for each in before.conditions}
+        for each in status.conditions:
+            if (each.type, each.reason) not in told and each.reason != "Ended":
+                bad = status.state is State.FAILED or each.reason in _WARNINGS
+                self._tell(body, "Warning" if bad else "Normal", each.reason, each.message[:900])
+        if status.state.final and not before.state.final:
+            self._wake_queued()
+
+    async def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.to_thread(call, *arguments)
+
+    # ------------------------------------------------------------- what is known
+
+    def _has_room(self, key: Key) -> bool:
+        going = sum(
+            other != key and _goes_on(body.get("status", {})) for other, body in self._runs.items()
+        )
+        return going < self._max_runs
+
+    def _seen(self, key: Key, run: Run) -> plan.Seen:
+        mine = {
+            (kind, name): each
+            for (kind, name), each in self._children[key].items()
+            # What is left of an earlier run of the same name is not this one's.
+            if kind == "Pod" or _owner(each) in (run.uid, None)
+        }
+        pods = [each for (kind, _), each in sorted(mine.items()) if kind == "Pod"]
+        follower = self._followers.get(run.uid)
+        return plan.Seen(
+            server=mine.get(("Job", run.child("server"))),
+            workers=mine.get(("Job", run.child("workers"))),
+            pods=pods,
+            claim=mine.get(("PersistentVolumeClaim", run.child("run"))),
+            words=_words(pods),
+            progress=follower.progress if follower else plan.Progress(),
+        )
+
+
+_WARNINGS = {
+    "ImageCannotBePulled", "NoNodeFits", "PodCannotStart", "PodCrashes", "WorkersGaveUp",
+    "InvalidSpec",
+}  # fmt: skip
+
+
+def read(body: Mapping[str, Any]) -> Run:
+    """A run from its object; ValueError with a sentence where its spec will not do."""
+    metadata = body["metadata"]
+    if len(metadata["name"]) > MAX_NAME:
+        raise ValueError(f"the run's name is longer than {MAX_NAME} characters")
+    if "." in metadata["name"]:
+        raise ValueError("the run's name has a dot in it, and its parts' names may have none")
+    try:
+        spec = FederatedRunSpec.model_validate(body.get("spec", {}))
+    except ValidationError as error:
+        raise ValueError("; ".join(_sentence(each) for each in error.errors())) from None
+    return Run(
+        metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"], spec
+    )
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(["spec", *(str(part) for part in error["loc"])])
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _was_invalid(status: FederatedRunStatus) -> bool:
+    return any(each.reason == "InvalidSpec" for each in status.conditions)
+
+
+def _goes_on(status: Mapping[str, Any]) -> bool:
+    return status.get("state") in (State.PENDING, State.RUNNING)
+
+
+def _owner(body: Object) -> str | None:
+    owners = body["metadata"].get("ownerReferences") or [{}]
+    uid: str | None = owners[0].get("uid")
+    return uid
+
+
+def _words(pods: list[Object]) -> Mapping[str, Any] | None:
+    """How the run ended, in the words of the server that ended it."""
+    for pod in pods:
+        if plan.role_of(pod) != "server":
+            continue
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            ended = container.get("state", {}).get("terminated")
+            if ended and ended.get("exitCode") == 0:
+                try:
+                    words = json.loads(ended.get("message") or "")
+                    State(words["state"])
+                except (ValueError, KeyError, TypeError):
+                    return {"state": "Failed", "message": "the server said nothing of its end"}
+                found: Mapping[str, Any] = words
+                return found
+    return None
+
+
+def _dump(status: FederatedRunStatus) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(status.model_dump_json(by_alias=True))
+    return found
