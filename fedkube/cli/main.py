@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedkube import __version__
-from fedkube.cli import doctor, new, run
+from fedkube.cli import cluster, doctor, new, run
 from fedkube.core.errors import Exit, FedKubeError
 
 EXIT_CODES = {
@@ -36,6 +36,18 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
+for _verb in (
+    cluster.submit,
+    cluster.ls,
+    cluster.get,
+    cluster.watch,
+    cluster.logs,
+    cluster.stop,
+    cluster.resume,
+    cluster.pull,
+    cluster.delete,
+):
+    app.command(rich_help_panel="On a cluster")(_verb)
 
 
 def _version(wanted: bool) -> None:

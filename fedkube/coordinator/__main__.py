@@ -74,10 +74,14 @@ class Settings:
 def _register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-        settings.posting.level = logging.ERROR  # Events are for users; we post our own
+        settings.posting.enabled = False  # Events are for users: the reconciler posts them
         settings.scanning.disabled = True  # the namespaces are given
         settings.watching.server_timeout = 300
         settings.networking.request_timeout = 30
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=registry)
     async def on_run(body: kopf.Body, type: str | None, **_: Any) -> None:
@@ -104,19 +108,11 @@ def _plain(body: Any) -> Object:
     return found
 
 
-def _tell(body: Object, kind: str, reason: str, message: str) -> None:
-    identity: Any = {"apiVersion": api.API_VERSION, "kind": api.KIND, "metadata": body["metadata"]}
-    kopf.event(identity, type=kind, reason=reason, message=message)
-
-
 async def operate(settings: Settings, api_client: client.ApiClient) -> None:
     """Coordinate until cancelled."""
-    reconciler = Reconciler(
-        cluster.Cluster(api_client), settings.defaults(), settings.max_runs, _tell
-    )
+    reconciler = Reconciler(cluster.Cluster(api_client), settings.defaults(), settings.max_runs)
     registry = kopf.OperatorRegistry()
     _register(registry, reconciler)
-    # Started by kopf, so that events can be posted from it.
     started: list[asyncio.Task[None]] = []
 
     @kopf.on.startup(registry=registry)
@@ -135,7 +131,8 @@ def _end(number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Wait to be the leader, then coordinate; a leader that loses its lease ends."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    for quiet in ("kopf", "leaderelection"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
     settings = Settings.read()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+from urllib.parse import quote
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.stream import stream
 
 from fedkube.api.v1alpha1 import federated_run as api
 from fedkube.coordinator.objects import Object
+from fedkube.core.errors import Environment
 from fedkube.wire.channels import Credentials
 
 _PATHS = {
+    "Pod": "/api/v1/namespaces/{}/pods",
     "Secret": "/api/v1/namespaces/{}/secrets",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "Service": "/api/v1/namespaces/{}/services",
+    "Event": "/api/v1/namespaces/{}/events",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "FederatedRun": f"/apis/{api.API_VERSION}/namespaces/{{}}/{api.PLURAL}",
@@ -33,6 +38,12 @@ def load() -> client.ApiClient:
     except config.ConfigException:
         config.load_kube_config()
     return client.ApiClient()
+
+
+def namespace() -> str:
+    """The kubeconfig's current one."""
+    _, context = config.list_kube_config_contexts()
+    return str(context["context"].get("namespace") or "default")
 
 
 class Cluster:
@@ -61,6 +72,40 @@ class Cluster:
             if error.status == 404:
                 return None
             raise
+
+    def list(self, kind: str, namespace: str, labels: str = "") -> list[Object]:
+        """All objects of a kind, or those with these labels."""
+        query = f"?labelSelector={quote(labels)}" if labels else ""
+        found: list[Object] = self._call("GET", _PATHS[kind].format(namespace) + query)["items"]
+        return found
+
+    def logs(self, namespace: str, pod: str) -> str:
+        """What a pod has printed."""
+        return self._read("GET", f"{_PATHS['Pod'].format(namespace)}/{pod}/log").decode(
+            "utf-8", "replace"
+        )
+
+    def execute(self, namespace: str, pod: str, command: Sequence[str], into: IO[bytes]) -> None:
+        """Run a command in a pod and keep what it prints; Environment if it fails."""
+        call = stream(
+            client.CoreV1Api(self._api).connect_get_namespaced_pod_exec,
+            pod,
+            namespace,
+            command=list(command),
+            stdout=True,
+            stderr=True,
+            stdin=False,
+            tty=False,
+            binary=True,
+            _preload_content=False,
+        )
+        complaint = b""
+        while call.is_open():
+            call.update(timeout=1)
+            into.write(call.read_stdout() if call.peek_stdout() else b"")
+            complaint += call.read_stderr() if call.peek_stderr() else b""
+        if call.returncode:
+            raise Environment(f"{command[0]} failed in the pod: {complaint.decode()[-300:]}")
 
     def patch(self, kind: str, namespace: str, name: str, change: Object, sub: str = "") -> None:
         """Merge a change into an object, or into its subresource; what is gone stays gone."""
@@ -108,8 +153,14 @@ class Cluster:
     def _call(
         self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
     ) -> Object:
+        found: Object = json.loads(self._read(method, path, body, kind))
+        return found
+
+    def _read(
+        self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
+    ) -> bytes:
         self.calls += 1
-        headers = {"Content-Type": kind, "Accept": "application/json"}
+        headers = {"Content-Type": kind, "Accept": "application/json, */*"}
         answer = self._api.call_api(
             method,
             self._api.configuration.host + path,
@@ -117,12 +168,12 @@ class Cluster:
             body=body,
             _request_timeout=_TIMEOUT_S,
         )
-        data = answer.read()
+        data: bytes = answer.read()
         if not 200 <= answer.status < 300:
             raise ApiException(http_resp=answer)
-        found: Object = json.loads(data)
-        return found
+        return data
 
     def _signed(self, headers: dict[str, str]) -> dict[str, str]:
-        token = self._api.configuration.get_api_key_with_prefix("authorization")
-        return headers | ({"authorization": token} if token else {})
+        # The client refreshes a pod's token by itself whenever it is asked for its settings.
+        bearer = self._api.configuration.auth_settings().get("BearerToken")
+        return headers | ({"authorization": bearer["value"]} if bearer else {})

@@ -7,13 +7,13 @@ as creating it once, whoever does it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedkube.api.v1alpha1 import FederatedRunSpec, Pool, RunSpec, Server
-from fedkube.api.v1alpha1.federated_run import API_VERSION, KIND, PodOverrides
+from fedkube.api.v1alpha1.federated_run import API_VERSION, KIND, PodOverrides, Resources
 from fedkube.core.run_states import RunState
 from fedkube.pki.authority import Authority
 from fedkube.store.run_folder import RunRecord
@@ -36,7 +36,7 @@ LIFETIME = timedelta(days=90)
 _GIVE_UP_S = 900
 # A worker that cannot work is started again with growing pauses; in the end its Job gives up.
 _WORKER_RESTARTS = 1000
-_PREFIX = "fedkube-"
+_READER_S = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,34 @@ def _metadata(run: Run, part: str, role: str, *, owned: bool = True) -> Object:
         "namespace": run.namespace,
         "labels": labels(run, role),
         **({"ownerReferences": [owner]} if owned else {}),
+    }
+
+
+def event(body: Object, warning: bool, reason: str, message: str, now: datetime) -> Object:
+    """What `kubectl describe` tells a person of a run."""
+    metadata = body["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            # As everyone names them, by the object and the time.
+            "name": f"{metadata['name']}.{int(now.timestamp() * 1e6):x}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message[:1000],
+        "source": {"component": "fedkube-coordinator"},
+        "firstTimestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "lastTimestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "count": 1,
     }
 
 
@@ -333,6 +361,37 @@ def worker_job(run: Run, defaults: Defaults) -> Object:
             "template": pod,
         },
     }
+
+
+def reader_pod(run: Run, image: str) -> Object:
+    """A pod that shows the run folder to whoever may exec into it, and ends by itself."""
+    pod = _pod(
+        run,
+        Defaults(image),
+        Role.OPERATOR,
+        ["sleep", str(_READER_S)],
+        run.spec.server.pod.model_copy(update={"resources": Resources()}),
+        [{"name": "fedkube-run", "persistentVolumeClaim": {"claimName": run.child("run")}}],
+        [{"name": "fedkube-run", "mountPath": _FOLDER, "readOnly": True}],
+    )
+    spec = pod["spec"]
+    spec |= {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": _READER_S,
+        "terminationGracePeriodSeconds": 0,
+    }
+    # It only reads files: no certificate, and no app to unpack.
+    spec.pop("initContainers", None)
+    for part in (spec["volumes"], spec["containers"][0]["volumeMounts"]):
+        part[:] = [each for each in part if each["name"] in ("fedkube-run", "fedkube-tmp")]
+    metadata = _metadata(run, "pull", "reader")
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def reader_command(run: Run, names: Sequence[str]) -> list[str]:
+    """What prints files of the run folder as a tar; those that are not there are left out."""
+    script = 'cd "$0" && exec tar -cf - $(ls -d "$@" 2>/dev/null)'
+    return ["sh", "-c", script, f"{_FOLDER}/{run.id}", *names]
 
 
 def _pod(

@@ -186,8 +186,9 @@ def _end(decision: Decision, state: State, reason: str, message: str, now: datet
 def _after_the_end(run: Run, decision: Decision, seen: Seen, now: datetime) -> None:
     """Nothing of the run takes up the cluster any more; its disk and its record stay."""
     decision.dismiss_workers = seen.workers is not None
-    # One whose pod has said how it ended stays for its log.
-    decision.dismiss_server = seen.server is not None and not _finished(seen.server)
+    # One that has said how the run ended stays for its log.
+    there = seen.server is not None and not _finished(seen.server)
+    decision.dismiss_server = there and seen.words is None
     ttl = run.spec.ttl_seconds_after_finished
     if ttl is not None and decision.status.ended_at is not None:
         left = (decision.status.ended_at + timedelta(seconds=ttl) - now).total_seconds()

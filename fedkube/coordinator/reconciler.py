@@ -27,7 +27,6 @@ from fedkube.coordinator.progress import Follower
 log = logging.getLogger("fedkube.coordinator")
 
 Key = tuple[str, str]
-Tell = Callable[[Object, str, str, str], None]
 
 _RETRY_S = 5.0
 _RECONCILED = Counter("fedkube_reconciliations_total", "Times that a run was looked at")
@@ -37,13 +36,12 @@ _RUNS = Gauge("fedkube_runs", "Runs by state", ["state"])
 
 
 class Reconciler:
-    """Runs on one event loop. ``tell``: posts a Kubernetes Event about a run."""
+    """Runs on one event loop. ``max_runs``: so many go on at once."""
 
-    def __init__(self, cluster: Cluster, defaults: Defaults, max_runs: int, tell: Tell) -> None:
+    def __init__(self, cluster: Cluster, defaults: Defaults, max_runs: int) -> None:
         self._cluster = cluster
         self._defaults = defaults
         self._max_runs = max_runs
-        self._tell = tell
         self._runs: dict[Key, Object] = {}
         self._children: dict[Key, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._ensured: set[str] = set()  # uids of runs of which all objects were there
@@ -211,21 +209,22 @@ class Reconciler:
         )
         # The next look must not wait for the watch to bring this back.
         body["status"] = json.loads(json.dumps(new))
-        self._announce(body, before, status)
+        await self._announce(body, before, status)
         for state in State:
             count = sum(
                 each.get("status", {}).get("state") == state for each in self._runs.values()
             )
             _RUNS.labels(str(state)).set(count)
 
-    def _announce(
+    async def _announce(
         self, body: Object, before: FederatedRunStatus, status: FederatedRunStatus
     ) -> None:
         told = {(each.type, each.reason) for each in before.conditions}
         for each in status.conditions:
             if (each.type, each.reason) not in told and each.reason != "Ended":
                 bad = status.state is State.FAILED or each.reason in _WARNINGS
-                self._tell(body, "Warning" if bad else "Normal", each.reason, each.message[:900])
+                event = objects.event(body, bad, each.reason, each.message, datetime.now(UTC))
+                await self._do(self._cluster.create, event)
         if status.state.final and not before.state.final:
             self._wake_queued()
 
@@ -319,5 +318,6 @@ def _words(pods: list[Object]) -> Mapping[str, Any] | None:
 
 
 def _dump(status: FederatedRunStatus) -> dict[str, Any]:
+    """As it is written; a merge takes null for "delete it", which is right for what is empty."""
     found: dict[str, Any] = json.loads(status.model_dump_json(by_alias=True))
-    return found
+    return {name: None if value == "" else value for name, value in found.items()}

@@ -1,0 +1,390 @@
+"""What the coordinator decides, and what it creates; no cluster is needed for either."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from fedkube.api import crd
+from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
+from fedkube.coordinator import objects, plan, reconciler
+from fedkube.coordinator.objects import Defaults, Run
+from fedkube.coordinator.plan import Progress, Seen, decide
+from fedkube.store.run_folder import RunRecord
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEFAULTS = Defaults("fedkube-client:1")
+
+
+def a_run(**spec: Any) -> Run:
+    found = FederatedRunSpec.model_validate({"pool": {"clients": 10, "workers": 4}} | spec)
+    return Run("digits", "ml", "0f8fad5b-d9cb-469f-a165-70867728950e", 3, found)
+
+
+def a_job(**status: Any) -> dict[str, Any]:
+    return {"metadata": {}, "spec": {"parallelism": 4}, "status": status}
+
+
+def a_pod(role: str, **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"labels": {"fedkube.io/role": role}},
+        "spec": {"containers": [{"resources": {"limits": {"nvidia.com/gpu": 2}}}]},
+        "status": status,
+    }
+
+
+READY = a_pod(
+    "server", phase="Running", conditions=[{"type": "Ready", "status": "True", "reason": ""}]
+)
+
+
+def started(seconds: int = 10) -> FederatedRunStatus:
+    return FederatedRunStatus(state=State.PENDING, started_at=NOW - timedelta(seconds=seconds))
+
+
+def said(status: FederatedRunStatus, kind: str) -> tuple[str, str, str]:
+    each = next(each for each in status.conditions if each.type == kind)
+    return each.status, each.reason, each.message
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def test_a_new_run_is_started_when_there_is_room() -> None:
+    decision = decide(a_run(), FederatedRunStatus(), Seen(), True, NOW)
+    assert decision.ensure
+    assert (decision.status.state, decision.status.started_at) == (State.PENDING, NOW)
+    assert decision.status.observed_generation == 3
+
+
+def test_without_room_it_waits_in_turn() -> None:
+    decision = decide(a_run(), FederatedRunStatus(), Seen(), False, NOW)
+    assert not decision.ensure
+    assert decision.status.state is State.QUEUED
+    assert said(decision.status, "Ready")[1] == "Queued"
+
+
+def test_a_suspended_run_is_not_started() -> None:
+    decision = decide(a_run(suspend=True), FederatedRunStatus(), Seen(), True, NOW)
+    assert not decision.ensure
+    assert decision.status.state is State.SUSPENDED
+
+
+def test_suspending_takes_the_workers_away_and_leaves_the_server() -> None:
+    seen = Seen(server=a_job(), workers=a_job(), pods=[READY])
+    decision = decide(a_run(suspend=True), started(), seen, True, NOW)
+    assert (decision.scale, decision.dismiss_server) == (0, False)
+    assert decision.status.state is State.SUSPENDED
+    seen.workers["spec"]["parallelism"] = 0  # type: ignore[index]
+    assert decide(a_run(), started(), seen, True, NOW).scale == 4
+
+
+def test_there_are_never_more_workers_than_clients() -> None:
+    seen = Seen(server=a_job(), workers=a_job())
+    run = a_run(pool={"clients": 2, "workers": 50})
+    assert decide(run, started(), seen, True, NOW).scale == 2
+
+
+def test_a_run_that_trains_says_how_far_it_is() -> None:
+    progress = Progress(3, 10, 4, 100, 200, 59.6, {"accuracy": 0.5})
+    seen = Seen(
+        server=a_job(),
+        workers=a_job(),
+        pods=[READY, a_pod("worker", phase="Running")],
+        progress=progress,
+    )
+    status = decide(a_run(), started(), seen, True, NOW).status
+    assert status.state is State.RUNNING
+    assert (status.round_of, status.eta, status.workers) == ("3/10", "60s", 4)
+    assert (status.gpus, status.metrics) == (4, {"accuracy": "0.5"})
+    assert said(status, "Ready")[:2] == ("True", "Running")
+
+
+WORDS = {"state": "Succeeded", "reason": "Completed", "message": "it returned", "rounds": 7}
+
+
+def test_the_servers_last_words_end_the_run() -> None:
+    seen = Seen(server=a_job(), workers=a_job(), words=WORDS | {"sha256": "ab"})
+    decision = decide(a_run(), started(), seen, True, NOW)
+    status = decision.status
+    assert (status.state, status.round_of, status.ended_at) == (State.SUCCEEDED, "7/7", NOW)
+    assert status.model is not None
+    assert (status.model.claim, status.model.path) == (
+        "digits-run",
+        "digits-0f8fad5b/model.safetensors",
+    )
+    assert said(status, "Complete") == ("True", "Completed", "it returned")
+    assert decision.dismiss_workers
+    assert not decision.dismiss_server, "its log is still of use"
+    after = decide(a_run(), status, seen, True, NOW)
+    assert (after.ensure, after.dismiss_server, after.delete_run) == (False, False, False)
+    assert after.status == status, "nothing more happens to a run that has ended"
+
+
+def test_an_app_that_raised_is_told_with_its_traceback() -> None:
+    words = {"state": "Failed", "reason": "ServerAppRaised", "message": "m", "details": "line 3"}
+    status = decide(a_run(), started(), Seen(server=a_job(), words=words), True, NOW).status
+    assert said(status, "Complete") == ("False", "ServerAppRaised", "m\nline 3")
+
+
+def test_a_server_that_does_not_last_fails_the_run() -> None:
+    failed = a_job(conditions=[{"type": "Failed", "status": "True", "message": "limit reached"}])
+    ended = {"reason": "OOMKilled", "exitCode": 137, "message": "no more"}
+    pods = [a_pod("server", containerStatuses=[{"state": {"terminated": ended}}])]
+    status = decide(a_run(), started(), Seen(server=failed, pods=pods), True, NOW).status
+    assert status.state is State.FAILED
+    assert "limit reached; OOMKilled, exit code 137: no more" in said(status, "Complete")[2]
+
+
+def test_the_deadline_ends_the_run() -> None:
+    run, seen = a_run(activeDeadlineSeconds=60), Seen(server=a_job(), workers=a_job())
+    assert decide(run, started(50), seen, True, NOW).again_s == 10
+    decision = decide(run, started(60), seen, True, NOW)
+    assert (decision.status.state, decision.dismiss_server) == (State.FAILED, True)
+    assert said(decision.status, "Complete")[1] == "DeadlineExceeded"
+
+
+def test_a_run_is_deleted_when_its_time_after_the_end_is_up() -> None:
+    run = a_run(ttlSecondsAfterFinished=100)
+    ended = FederatedRunStatus(state=State.SUCCEEDED, ended_at=NOW - timedelta(seconds=99))
+    early = decide(run, ended, Seen(), True, NOW)
+    assert (early.delete_run, early.again_s) == (False, 1)
+    assert decide(run, ended, Seen(), True, NOW + timedelta(seconds=1)).delete_run
+
+
+def waiting(reason: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": "words"}}
+    return a_pod("worker", containerStatuses=[{"image": "nope:1", "state": state}])
+
+
+def unschedulable(words: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    return a_pod("worker", conditions=[condition | {"message": words}])
+
+
+TROUBLES = [
+    (waiting("ErrImagePull"), "ImageCannotBePulled", "correct spec.app.image"),
+    (waiting("ImagePullBackOff"), "ImageCannotBePulled", "nope:1"),
+    (waiting("CreateContainerConfigError"), "PodCannotStart", "words"),
+    (unschedulable("0/1 nodes: Insufficient nvidia.com/gpu"), "NoNodeFits", "2 nvidia.com/gpu"),
+    (unschedulable('persistentvolumeclaim "x" not found'), "NoNodeFits", "disk is not there"),
+]
+
+
+@pytest.mark.parametrize(("pod", "reason", "words"), TROUBLES, ids=[each[2] for each in TROUBLES])
+def test_what_keeps_pods_from_running_is_told(pod: dict[str, Any], reason: str, words: str) -> None:
+    seen = Seen(server=a_job(), workers=a_job(), pods=[pod])
+    found = said(decide(a_run(), started(), seen, True, NOW).status, "Ready")
+    assert found[:2] == ("False", reason)
+    assert words in found[2]
+
+
+def test_a_condition_keeps_its_time_while_it_says_the_same() -> None:
+    first = decide(a_run(), FederatedRunStatus(), Seen(), True, NOW).status
+    later = NOW + timedelta(minutes=1)
+    second = decide(a_run(), first, Seen(server=a_job(), workers=a_job()), True, later).status
+    assert second.conditions[0].last_transition_time == NOW
+
+
+# ---------------------------------------------------------------- objects that will not do
+
+BAD: dict[str, dict[str, Any]] = {
+    "no pool": {},
+    "no clients": {"pool": {}},
+    "one client": {"pool": {"clients": 1}},
+    "half a client": {"pool": {"clients": 2.5}},
+    "clients in words": {"pool": {"clients": "ten"}},
+    "too many clients": {"pool": {"clients": 10**7}},
+    "no workers": {"pool": {"clients": 2, "workers": 0}},
+    "too many workers": {"pool": {"clients": 2, "workers": 10**5}},
+    "no threads": {"pool": {"clients": 2, "threads": 0}},
+    "no attempts": {"pool": {"clients": 2, "maxAttempts": 0}},
+    "no time": {"pool": {"clients": 2, "clientTimeoutS": 0}},
+    "unknown field": {"pool": {"clients": 2}, "rounds": 3},
+    "unknown field of the pool": {"pool": {"clients": 2, "client": 3}},
+    "image with a blank": {"pool": {"clients": 2}, "app": {"image": "a b"}},
+    "relative path": {"pool": {"clients": 2}, "app": {"path": "app"}},
+    "bundle without a digest": {"pool": {"clients": 2}, "app": {"bundle": {"configMap": "a"}}},
+    "bundle with a short digest": {
+        "pool": {"clients": 2},
+        "app": {"bundle": {"configMap": "a", "sha256": "ab"}},
+    },
+    "bundle with no name": {
+        "pool": {"clients": 2},
+        "app": {"bundle": {"configMap": "A_B", "sha256": "a" * 64}},
+    },
+    "list in the run config": {"pool": {"clients": 2}, "runConfig": {"a": [1]}},
+    "run config is a list": {"pool": {"clients": 2}, "runConfig": []},
+    "seed below zero": {"pool": {"clients": 2}, "seed": -1},
+    "seed too large": {"pool": {"clients": 2}, "seed": 2**63},
+    "storage in words": {"pool": {"clients": 2}, "server": {"storage": {"size": "much"}}},
+    "negative checkpoints": {"pool": {"clients": 2}, "checkpoints": {"every": -1}},
+    "no deadline": {"pool": {"clients": 2}, "activeDeadlineSeconds": 0},
+    "negative backoff": {"pool": {"clients": 2}, "backoffLimit": -1},
+    "negative time to live": {"pool": {"clients": 2}, "ttlSecondsAfterFinished": -1},
+    "suspend in words": {"pool": {"clients": 2}, "suspend": "yes"},
+    "a path of the node": {
+        "pool": {"clients": 2, "pod": {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}}
+    },
+    "a volume of the coordinator's": {
+        "pool": {"clients": 2, "pod": {"volumes": [{"name": "fedkube-tls", "emptyDir": {}}]}}
+    },
+    "half a GPU": {
+        "pool": {"clients": 2, "pod": {"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}}
+    },
+    "a bad variable": {"pool": {"clients": 2, "pod": {"env": [{"name": "1-A"}]}}},
+    "privileged": {"pool": {"clients": 2, "pod": {"hostNetwork": True}}},
+}
+
+
+@pytest.mark.parametrize("spec", BAD.values(), ids=list(BAD))
+def test_an_object_that_will_not_do_is_told_what_is_wrong(spec: dict[str, Any]) -> None:
+    metadata = {"name": "r", "namespace": "ml", "uid": "u", "generation": 1}
+    with pytest.raises(ValueError, match=r"^spec\.") as error:
+        reconciler.read({"metadata": metadata, "spec": spec})
+    status = plan.invalid(FederatedRunStatus(), 1, str(error.value), NOW)
+    assert said(status, "Complete")[1] == "InvalidSpec"
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "a.b"])
+def test_a_name_of_which_no_parts_can_be_named_is_refused(name: str) -> None:
+    metadata = {"name": name, "namespace": "ml", "uid": "u", "generation": 1}
+    with pytest.raises(ValueError, match="name"):
+        reconciler.read({"metadata": metadata, "spec": {"pool": {"clients": 2}}})
+
+
+# ---------------------------------------------------------------- what is created
+
+
+def everything(run: Run) -> list[dict[str, Any]]:
+    return [
+        objects.certificates(run, NOW),
+        objects.orders(run),
+        objects.claim(run),
+        objects.service(run),
+        *objects.policies(run, DEFAULTS),
+        objects.disruption_budget(run, "policy/v1"),
+        objects.server_job(run, DEFAULTS),
+        objects.worker_job(run, DEFAULTS),
+    ]
+
+
+def test_all_of_a_run_goes_with_it() -> None:
+    for each in everything(a_run()):
+        (owner,) = each["metadata"]["ownerReferences"]
+        assert owner["uid"] == a_run().uid
+
+
+def test_a_disk_that_is_to_be_kept_is_nobodys() -> None:
+    claim = objects.claim(a_run(server={"storage": {"keep": True}}))
+    assert "ownerReferences" not in claim["metadata"]
+
+
+def test_building_twice_gives_the_same_but_for_the_keys() -> None:
+    first, second = everything(a_run())[1:], everything(a_run())[1:]
+    assert first == second
+
+
+def test_pods_fit_the_restricted_standard_and_have_no_token() -> None:
+    for job in (objects.server_job(a_run(), DEFAULTS), objects.worker_job(a_run(), DEFAULTS)):
+        spec = job["spec"]["template"]["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*spec["containers"], *spec.get("initContainers", [])):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_each_pod_is_shown_its_own_key_alone() -> None:
+    secret = objects.certificates(a_run(), NOW)
+    for role, job in (
+        ("server", objects.server_job(a_run(), DEFAULTS)),
+        ("worker", objects.worker_job(a_run(), DEFAULTS)),
+    ):
+        volumes = job["spec"]["template"]["spec"]["volumes"]
+        (tls,) = [each["secret"] for each in volumes if each["name"] == "fedkube-tls"]
+        keys = [item["key"] for item in tls["items"]]
+        assert keys == ["ca.pem", f"{role}.pem", f"{role}-key.pem"]
+        assert set(keys) <= set(secret["data"])
+
+
+def test_no_key_of_the_authority_is_in_the_secret() -> None:
+    secret = objects.certificates(a_run(), NOW)
+    keys = [
+        name for name, value in secret["data"].items() if b"PRIVATE KEY" in base64.b64decode(value)
+    ]
+    assert sorted(keys) == ["operator-key.pem", "server-key.pem", "worker-key.pem"]
+
+
+def test_a_bundle_is_unpacked_before_the_app_is_read() -> None:
+    run = a_run(app={"bundle": {"configMap": "digits-app", "sha256": "a" * 64}})
+    spec = objects.worker_job(run, DEFAULTS)["spec"]["template"]["spec"]
+    (init,) = spec["initContainers"]
+    folder = init["command"][-1]
+    command = spec["containers"][0]["command"]
+    assert command[command.index("--app") + 1] == folder
+    orders = RunRecord.model_validate_json(objects.orders(run)["data"]["run.json"], by_name=True)
+    assert orders.spec.app == folder
+
+
+def test_what_a_user_asks_of_pods_is_passed_on() -> None:
+    pod = {
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "2Gi"}},
+        "nodeSelector": {"zone": "a"},
+        "tolerations": [{"key": "gpu"}],
+        "priorityClassName": "low",
+        "env": [{"name": "A", "value": "1"}],
+    }
+    run = a_run(pool={"clients": 4, "workers": 2, "pod": pod})
+    spec = objects.worker_job(run, DEFAULTS)["spec"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"zone": "a"}
+    assert (spec["tolerations"], spec["priorityClassName"]) == ([{"key": "gpu"}], "low")
+    container = spec["containers"][0]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "2Gi"}
+    assert {"name": "A", "value": "1"} in container["env"]
+
+
+def test_the_reading_pod_sees_the_disk_and_nothing_else() -> None:
+    spec = objects.reader_pod(a_run(), "image:1")["spec"]
+    assert [each["name"] for each in spec["volumes"]] == ["fedkube-tmp", "fedkube-run"]
+    assert spec["activeDeadlineSeconds"] > 0
+
+
+def test_the_network_is_closed_but_for_the_exchange() -> None:
+    deny, server, workers = (each["spec"] for each in objects.policies(a_run(), DEFAULTS))
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in deny
+    assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53}
+    assert server["ingress"][0]["ports"] == [{"port": 8470, "protocol": "TCP"}]
+    assert workers["egress"][0]["ports"] == [{"port": 8470, "protocol": "TCP"}]
+
+
+# ---------------------------------------------------------------- the definition
+
+
+def schemas(node: Any) -> list[dict[str, Any]]:
+    if isinstance(node, dict):
+        return [node, *(found for value in node.values() for found in schemas(value))]
+    return [found for value in node for found in schemas(value)] if isinstance(node, list) else []
+
+
+def test_the_schema_is_structural() -> None:
+    root = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for each in schemas(root):
+        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "$defs"} & set(each)
+    assert yaml.safe_load(yaml.safe_dump(root)) == root
+
+
+def test_what_is_written_into_a_status_can_be_read_again() -> None:
+    status = decide(a_run(), FederatedRunStatus(), Seen(), True, NOW).status
+    written = {key: value for key, value in reconciler._dump(status).items() if value is not None}
+    assert FederatedRunStatus.model_validate(json.loads(json.dumps(written))) == status
