@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
-.PHONY: help venv run test lint unit bench proto docs clean
+.PHONY: help venv run test lint unit e2e bench proto crd docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -31,6 +31,7 @@ test: $(STAMP) ## everything that has to hold: style, types, layers, generated c
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m fedkube.proto.generate --check
+	$(BIN)/python -m fedkube.api.crd --check
 	$(BIN)/python docs/generate.py --check
 	@echo "==> pytest"
 	$(BIN)/pytest
@@ -38,11 +39,17 @@ test: $(STAMP) ## everything that has to hold: style, types, layers, generated c
 unit: $(STAMP) ## the fast tests alone
 	$(BIN)/pytest tests/unit tests/property tests/integration
 
+e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names; it has to have the images
+	FEDKUBE_E2E=1 $(BIN)/pytest tests/cluster
+
 bench: $(STAMP) ## the benchmarks, as JSON lines
 	$(BIN)/python -m benchmarks
 
 proto: $(STAMP) ## regenerate the protobuf code
 	$(BIN)/python -m fedkube.proto.generate
+
+crd: $(STAMP) ## regenerate the chart's copy of the CustomResourceDefinition
+	$(BIN)/python -m fedkube.api.crd
 
 docs: $(STAMP) ## regenerate docs/reference.md
 	$(BIN)/python docs/generate.py

@@ -76,10 +76,13 @@ def last_words(record: RunRecord) -> bytes:
         "sha256": record.model.sha256 if record.model else "",
         "metrics": {name: f"{value:.6g}" for name, value in record.metrics.items()},
     }
-    text = json.dumps(words).encode()
-    if len(text) > _LAST_WORDS:
-        text = json.dumps(words | {"metrics": {}, "details": ""}).encode()
-    return text[:_LAST_WORDS]
+    # The run folder has all of it; here the least needed goes first.
+    for shorter in ({}, {"details": ""}, {"metrics": {}}, {"message": record.message[:200]}):
+        words |= shorter
+        text = json.dumps(words).encode()
+        if len(text) <= _LAST_WORDS:
+            break
+    return text
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:

@@ -209,6 +209,22 @@ def test_a_worker_says_hello_in_its_own_name(world):
     assert "the certificate is for 'worker-7', and 'worker-0' says hello" in why
 
 
+def test_the_workers_of_a_group_go_by_its_name_and_their_own(world):
+    async def scenario(server, channel):
+        for name in ("pool.a", "pool.b"):
+            welcome = await Worker(channel(name="pool"), name).hello()
+            assert welcome.run == harness.RUN
+        assert server.driver.workers == 2
+
+    in_world(world, scenario)
+
+
+def test_a_name_that_only_begins_like_the_groups_is_another(world):
+    code, why = refused(world, lambda channel, _: channel(name="worker"))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "the certificate is for 'worker', and 'worker-0' says hello" in why
+
+
 def test_another_version_of_the_exchange_is_refused(world):
     async def scenario(server, channel):
         worker = Worker(channel())
