@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fedkube.api.v1alpha1 import ConfigValue
 from fedkube.app import project
@@ -64,7 +65,7 @@ def as_declared(
 
 def last_words(record: RunRecord) -> bytes:
     """How the run ended, as JSON that fits."""
-    words = {
+    words: dict[str, Any] = {
         "state": str(record.state),
         "reason": record.reason,
         "message": record.message[:1000],
@@ -77,11 +78,12 @@ def last_words(record: RunRecord) -> bytes:
         "metrics": {name: f"{value:.6g}" for name, value in record.metrics.items()},
     }
     # The run folder has all of it; here the least needed goes first.
-    for shorter in ({}, {"details": ""}, {"metrics": {}}, {"message": record.message[:200]}):
-        words |= shorter
-        text = json.dumps(words).encode()
+    text = json.dumps(words).encode()
+    for name, shorter in (("details", ""), ("metrics", {}), ("message", record.message[:200])):
         if len(text) <= _LAST_WORDS:
             break
+        words[name] = shorter
+        text = json.dumps(words).encode()
     return text
 
 
