@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from typer.main import get_command
 
-from fedkube.api.v1alpha1 import RunSpec
+from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, RunSpec
 from fedkube.cli.main import EXIT_CODES, app
 from fedkube.core import run_states, tasks
 from fedkube.store import run_folder
@@ -43,7 +44,12 @@ def reference() -> str:
             ],
         ),
         "`spec` in it is what a run is asked to be:",
-        _table(["field", "default", "meaning"], list(_fields())),
+        _table(["field", "default", "meaning"], list(_fields(RunSpec))),
+        "## The object `FederatedRun`",
+        "`spec` is what a user asks for:",
+        _table(["field", "default", "meaning"], list(_fields(FederatedRunSpec))),
+        "`status` is what the coordinator has seen:",
+        _table(["field", "default", "meaning"], list(_fields(FederatedRunStatus))),
         "## States of a run",
         _states(run_states.TABLE),
         "## States of a task",
@@ -92,15 +98,18 @@ def _run_folder() -> str:
     return _table(["file", "holds"], [[f"`{row[1]}`", row[2].strip()] for row in rows])
 
 
-def _fields() -> Iterable[list[str]]:
-    schema = RunSpec.model_json_schema()
+def _fields(model: type[BaseModel]) -> Iterable[list[str]]:
+    """Name, default and meaning of each field, those of objects within it after a dot."""
+    schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
 
     def walk(properties: dict[str, Any], prefix: str) -> Iterable[list[str]]:
         for name, field in properties.items():
-            reference = field.get("$ref") or field.get("allOf", [{}])[0].get("$ref")
-            if reference:
-                yield from walk(definitions[reference.split("/")[-1]]["properties"], f"{name}.")
+            # Something that may be null stands beside null.
+            named = [field, *(each for each in field.get("anyOf", []))]
+            target = next((each["$ref"] for each in named if "$ref" in each), "").rpartition("/")[2]
+            if "properties" in definitions.get(target, {}):
+                yield from walk(definitions[target]["properties"], f"{prefix}{name}.")
                 continue
             default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
             yield [f"`{prefix}{name}`", default, field.get("description", "")]

@@ -74,7 +74,9 @@ def submit(
             },
             "runConfig": overrides,
             "pool": {
-                "clients": clients or loaded.clients or project.DEFAULT_CLIENTS,
+                "clients": loaded.clients or project.DEFAULT_CLIENTS
+                if clients is None
+                else clients,
                 "workers": workers,
             },
             **({"seed": seed} if seed is not None else {}),
@@ -207,7 +209,8 @@ def _cluster(namespace: str | None) -> Iterator[tuple[Cluster, str]]:
         if error.status == 404:
             message = "the cluster has no FederatedRuns, or the namespace is not there"
             raise Environment(message, hint="helm install fedkube helm/fedkube") from None
-        raise Environment(f"the cluster refuses: {_message(error.body)}") from None
+        refused = Usage if error.status in (400, 422) else Environment
+        raise refused(f"the cluster refuses: {_message(error.body)}") from None
 
 
 def _message(body: Any) -> str:

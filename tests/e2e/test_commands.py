@@ -111,3 +111,34 @@ def test_in_a_terminal_the_progress_moves_and_the_log_stays_readable(apps, tmp_p
     assert "round 3/3" in text
     assert "[ROUND 3/3]" in text
     assert "Succeeded" in text
+
+
+def test_a_command_for_a_cluster_says_that_there_is_none(fedkube):
+    done = fedkube("ls", KUBECONFIG="/nowhere/config")
+    assert done.returncode == 5
+    assert "no cluster to talk to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_does_not_answer_is_told_as_such(fedkube, tmp_path):
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "a",
+        "clusters": [{"name": "a", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "a", "user": {}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+    }
+    (tmp_path / "config").write_text(json.dumps(config))
+    done = fedkube("ls", KUBECONFIG=str(tmp_path / "config"))
+    assert done.returncode == 5
+    assert "does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_app_is_looked_at_before_the_cluster_is(fedkube, examples):
+    done = fedkube("submit", str(examples / "digits"), "-c", "rounds=3", KUBECONFIG="/nowhere")
+    assert done.returncode == 2
+    assert "no run config key 'rounds'" in done.stderr
+    done = fedkube("submit", "/nowhere", KUBECONFIG="/nowhere")
+    assert done.returncode == 3
