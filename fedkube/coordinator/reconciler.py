@@ -208,7 +208,7 @@ class Reconciler:
             "status",
         )
         # The next look must not wait for the watch to bring this back.
-        body["status"] = json.loads(json.dumps(new))
+        body["status"] = {name: value for name, value in new.items() if value is not None}
         await self._announce(body, before, status)
         for state in State:
             count = sum(
@@ -240,13 +240,20 @@ class Reconciler:
         return going < self._max_runs
 
     def _seen(self, key: Key, run: Run) -> plan.Seen:
+        children = self._children[key]
+        # What is left of an earlier run of the same name is not this one's: neither its objects,
+        # nor the pods of its Jobs.
         mine = {
-            (kind, name): each
-            for (kind, name), each in self._children[key].items()
-            # What is left of an earlier run of the same name is not this one's.
-            if kind == "Pod" or _owner(each) in (run.uid, None)
+            where: each
+            for where, each in children.items()
+            if where[0] != "Pod" and _owner(each) in (run.uid, None)
         }
-        pods = [each for (kind, _), each in sorted(mine.items()) if kind == "Pod"]
+        jobs = {each["metadata"]["uid"] for (kind, _), each in mine.items() if kind == "Job"}
+        pods = [
+            each
+            for (kind, _), each in sorted(children.items(), key=lambda item: item[0])
+            if kind == "Pod" and _owner(each) in jobs
+        ]
         follower = self._followers.get(run.uid)
         return plan.Seen(
             server=mine.get(("Job", run.child("server"))),
