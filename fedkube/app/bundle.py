@@ -73,9 +73,13 @@ def _check(entries: list[zipfile.ZipInfo]) -> None:
             raise AppInvalid(f"the app's bundle has {entry.filename!r}, which leads out of it")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise AppInvalid(f"the app's bundle has {entry.filename!r}, which is a link")
-        if path in seen:
-            raise AppInvalid(f"the app's bundle has {entry.filename!r} twice")
-        seen.add(path)
+        if not entry.is_dir():
+            if path in seen:
+                raise AppInvalid(f"the app's bundle has {entry.filename!r} twice")
+            seen.add(path)
+    for path in seen:
+        if file := next((parent for parent in path.parents if parent in seen), None):
+            raise AppInvalid(f"the app's bundle has '{file}' as a file and as a folder")
 
 
 def main() -> None:

@@ -298,7 +298,8 @@ def disruption_budget(run: Run, version: str) -> Object:
         "kind": "PodDisruptionBudget",
         "metadata": _metadata(run, "server", "server"),
         "spec": {
-            "maxUnavailable": 0,
+            # A Job cannot be scaled, so that Kubernetes can make nothing of maxUnavailable.
+            "minAvailable": 1,
             "selector": {"matchLabels": {RUN_LABEL: run.name, ROLE_LABEL: "server"}},
         },
     }

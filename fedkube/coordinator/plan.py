@@ -32,7 +32,6 @@ class Seen:
     server: Object | None = None
     workers: Object | None = None
     pods: Sequence[Object] = ()
-    claim: Object | None = None
     words: Mapping[str, Any] | None = None
     progress: Progress = field(default_factory=Progress)
 
@@ -257,10 +256,9 @@ def trouble_of(seen: Seen) -> tuple[str, str] | None:
         for condition in pod.get("status", {}).get("conditions", []):
             if condition.get("reason") == "Unschedulable":
                 return "NoNodeFits", _unschedulable(pod, condition.get("message", ""))
-    for job in (seen.server, seen.workers):
-        for condition in (job or {}).get("status", {}).get("conditions", []):
-            if condition["type"] == "Failed" and condition["status"] == "True":
-                return "WorkersGaveUp", f"the workers' Job has failed: {condition.get('message')}"
+    given_up = _condition(seen.workers, "Failed")
+    if given_up is not None:
+        return "WorkersGaveUp", f"the workers' Job has failed: {given_up.get('message')}"
     return None
 
 

@@ -259,7 +259,6 @@ class Reconciler:
             server=mine.get(("Job", run.child("server"))),
             workers=mine.get(("Job", run.child("workers"))),
             pods=pods,
-            claim=mine.get(("PersistentVolumeClaim", run.child("run"))),
             words=_words(pods),
             progress=follower.progress if follower else plan.Progress(),
         )

@@ -72,6 +72,8 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "link": (lambda: zipped((link("a"), b"/etc/passwd")), "is a link"),
     "bomb": (lambda: zipped(("a", bytes(65 * 1024**2))), "unpacks to more than"),
     "many": (lambda: zipped(*((f"{n}", b"") for n in range(5001))), "at most 5000"),
+    "file and folder": (lambda: zipped(("a/b", b""), ("a", b"")), "as a file and as a folder"),
+    "twice": (lambda: zipped(("a", b"1"), ("./a", b"2")), "twice"),
     "no zip": (lambda: b"PK" + bytes(100), "no zip file"),
     "cut off": (lambda: zipped(("a", b"1" * 1000))[:-30], "no zip file"),
 }

@@ -167,6 +167,19 @@ def unschedulable(words: str) -> dict[str, Any]:
     return a_pod("worker", conditions=[condition | {"message": words}])
 
 
+def test_workers_whose_job_has_failed_are_told_of() -> None:
+    failed = a_job(conditions=[{"type": "Failed", "status": "True", "message": "limit reached"}])
+    seen = Seen(server=a_job(), workers=failed, pods=[READY])
+    found = said(decide(a_run(), started(), seen, True, NOW).status, "Ready")
+    assert found == ("False", "WorkersGaveUp", "the workers' Job has failed: limit reached")
+
+
+def test_the_servers_disruption_budget_is_one_that_a_job_can_have() -> None:
+    budget = objects.disruption_budget(a_run(), "policy/v1")
+    assert budget["spec"]["minAvailable"] == 1
+    assert "maxUnavailable" not in budget["spec"]
+
+
 TROUBLES = [
     (waiting("ErrImagePull"), "ImageCannotBePulled", "correct spec.app.image"),
     (waiting("ImagePullBackOff"), "ImageCannotBePulled", "nope:1"),
