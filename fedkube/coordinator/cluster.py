@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
@@ -73,9 +73,10 @@ class Cluster:
                 return None
             raise
 
-    def list(self, kind: str, namespace: str, labels: str = "") -> list[Object]:
-        """All objects of a kind, or those with these labels."""
-        query = f"?labelSelector={quote(labels)}" if labels else ""
+    def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Object]:
+        """All objects of a kind, or those with these labels and these values of fields."""
+        wanted = {"labelSelector": labels, "fieldSelector": fields}
+        query = "?" + urlencode({name: words for name, words in wanted.items() if words})
         found: list[Object] = self._call("GET", _PATHS[kind].format(namespace) + query)["items"]
         return found
 
