@@ -458,6 +458,7 @@ class Agent:
             flower_run=welcome.flower_run,
             run_config=welcome.run_config,
             partitions=welcome.partitions,
+            node_config=self._app.node_config,
         )
         if self._executor is not None and not self._executor.usable:
             self._discard_executor()

@@ -44,11 +44,15 @@ _PROGRESS_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:
-    """What an executor needs to load the ClientApp."""
+    """What an executor needs to load the ClientApp.
+
+    ``node_config``: JSON of what the app finds in ``context.node_config`` beside its partition.
+    """
 
     folder: Path
     component: str
     threads: int
+    node_config: str = "{}"
 
 
 class Executor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from flwr.app import Context, Message, Metadata, RecordDict
@@ -29,7 +30,8 @@ def load(request: xpb.Load) -> tuple[Handler | None, str]:
     except AppInvalid as error:
         return None, error.details or error.message
     config = from_values(request.run_config)
-    return Handler(app, request.app_dir, request.flower_run, config, request.partitions), ""
+    node = {**json.loads(request.node_config or "{}"), NUM_PARTITIONS_KEY: request.partitions}
+    return Handler(app, request.app_dir, request.flower_run, config, node), ""
 
 
 class Handler:
@@ -41,13 +43,13 @@ class Handler:
         folder: str,
         flower_run: int,
         run_config: dict[str, bool | float | int | str],
-        partitions: int,
+        node_config: dict[str, bool | float | int | str],
     ) -> None:
         self._app = app
         self._folder = folder
         self._run = flower_run
         self._run_config = run_config
-        self._partitions = partitions
+        self._node_config = node_config
 
     def handle(
         self, task: pb.Task, blobs: list[memoryview], began: Callable[[int], None]
@@ -96,10 +98,7 @@ class Handler:
         return Context(
             run_id=self._run,
             node_id=call.node,
-            node_config={
-                PARTITION_ID_KEY: call.partition,
-                NUM_PARTITIONS_KEY: self._partitions,
-            },
+            node_config={**self._node_config, PARTITION_ID_KEY: call.partition},
             state=decode(call.state, blobs),
             run_config=dict(self._run_config),
         )

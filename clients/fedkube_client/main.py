@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -27,6 +28,12 @@ def main() -> None:
     parser.add_argument("--app", type=Path, required=True, help="the Flower app's folder")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a client")
     parser.add_argument(
+        "--node-config",
+        default="{}",
+        type=_node_config,
+        help="JSON object of scalars: what the app finds in context.node_config",
+    )
+    parser.add_argument(
         "--cache-bytes", type=int, default=2 * 1024**3, help="bound of the tensor cache"
     )
     parser.add_argument(
@@ -42,7 +49,7 @@ def main() -> None:
         app = project.read(options.app)
     except FedKubeError as error:
         sys.exit(f"fedkube: {error.message}")
-    settings = AppSettings(app.folder, app.clientapp, options.threads)
+    settings = AppSettings(app.folder, app.clientapp, options.threads, options.node_config)
     agent = Agent(
         options.server, options.name, credentials_of(options), settings, options.cache_bytes
     )
@@ -52,6 +59,15 @@ def main() -> None:
         asyncio.run(_serve(agent, options.give_up_s))
     except Refused as error:
         sys.exit(f"fedkube: {error}")
+
+
+def _node_config(text: str) -> str:
+    config = json.loads(text)
+    if not isinstance(config, dict) or any(
+        isinstance(each, list | dict) for each in config.values()
+    ):
+        raise ValueError("a JSON object of scalars is expected")
+    return text
 
 
 async def _serve(agent: Agent, give_up_s: float) -> None:

@@ -1,4 +1,7 @@
-"""An app's folder as a zip file, and back: ``python -m fedkube.app.bundle ZIP SHA256 FOLDER``."""
+"""An app's folder as a zip file, and back: ``python -m fedkube.app.bundle ZIP SHA256 FOLDER``.
+
+ZIP is a path, or a URL of whatever fsspec knows: https, s3, gs and others.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from fedkube.core.errors import AppInvalid
 
 # A ConfigMap holds a MiB; what it becomes is bounded too, or a small file could fill a disk.
 MAX_PACKED = 1_000_000
+MAX_FETCHED = 64 * 1024**2
 MAX_UNPACKED = 64 * 1024**2
 MAX_FILES = 5_000
 _LEFT_OUT = {"__pycache__", "runs", "node_modules", "venv", "build", "dist"}
@@ -42,6 +46,28 @@ def pack(folder: Path) -> tuple[bytes, str]:
             hint="keep data out of the app's folder, or build an image and give --image --path",
         )
     return data, hashlib.sha256(data).hexdigest()
+
+
+def fetch(source: str) -> bytes:
+    """The bundle's bytes, wherever they are; AppInvalid where they cannot be had."""
+    if "://" not in source:
+        return Path(source).read_bytes()
+    try:
+        import fsspec
+    except ImportError:
+        raise AppInvalid("a bundle behind a URL needs fedkube[storage] in the image") from None
+    try:
+        with fsspec.open(source, "rb") as file:
+            data: bytes = file.read(MAX_FETCHED + 1)
+    except Exception as error:
+        # Each kind of storage has errors of its own; all of them mean that it is not to be had.
+        message = (
+            f"the app's bundle cannot be fetched from {source}: {error or type(error).__name__}"
+        )
+        raise AppInvalid(message) from error
+    if len(data) > MAX_FETCHED:
+        raise AppInvalid(f"the app's bundle is larger than {MAX_FETCHED:,} bytes")
+    return data
 
 
 def unpack(data: bytes, sha256: str, folder: Path) -> None:
@@ -86,7 +112,7 @@ def main() -> None:
     """Unpack, as an init container does."""
     packed, sha256, folder = sys.argv[1:]
     try:
-        unpack(Path(packed).read_bytes(), sha256, Path(folder))
+        unpack(fetch(packed), sha256, Path(folder))
     except AppInvalid as error:
         # Kubernetes shows a failed container's last words.
         sys.exit(f"fedkube: {error.message}")

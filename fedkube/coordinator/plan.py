@@ -9,7 +9,11 @@ from typing import Any
 
 from fedkube.api.v1alpha1 import FederatedRunStatus, State
 from fedkube.api.v1alpha1.federated_run import Condition, ModelStatus
-from fedkube.coordinator.objects import Object, Run
+from fedkube.coordinator.objects import SITE_LABEL, Object, Run
+
+# A Job's pods are made within this time, unless something forbids them.
+_POD_S = 3.0
+_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +27,20 @@ class Progress:
     bytes_down: int = 0
     eta_s: float = -1.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    absent: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there is of a run in the cluster. ``words``: the server's last, once it has ended."""
+    """What there is of a run in the cluster.
+
+    ``workers``: the Jobs of its workers by name. ``words``: the server's last, once it has ended.
+    ``complaints``: why Kubernetes makes no pods for a Job, by the Job's name.
+    """
 
     server: Object | None = None
-    workers: Object | None = None
+    workers: Mapping[str, Object] = field(default_factory=dict)
+    complaints: Mapping[str, str] = field(default_factory=dict)
     pods: Sequence[Object] = ()
     words: Mapping[str, Any] | None = None
     progress: Progress = field(default_factory=Progress)
@@ -40,12 +50,13 @@ class Seen:
 class Decision:
     """What to do, and what to say. ``again_s``: look again then, whatever happens; None: no need.
 
-    ``ensure``: all of the run's objects are to be there. ``scale``: the workers' parallelism.
+    ``ensure``: all of the run's objects are to be there. ``scale``: the parallelism of worker Jobs
+    that have another.
     """
 
     status: FederatedRunStatus
     ensure: bool = False
-    scale: int | None = None
+    scale: dict[str, int] = field(default_factory=dict)
     dismiss_workers: bool = False
     dismiss_server: bool = False
     delete_run: bool = False
@@ -58,7 +69,7 @@ def decide(
     """What follows. ``may_start``: the coordinator has room for one more run."""
     status = before.model_copy(deep=True)
     status.observed_generation = run.generation
-    status.clients = run.spec.pool.clients
+    status.clients = run.spec.clients
     decision = Decision(status)
     if before.state.final:
         _after_the_end(run, decision, seen, now)
@@ -103,14 +114,41 @@ def decide(
         decision.again_s = left
     decision.ensure = True
     _scale(run, decision, seen)
+    if any(_begins(job) for job in (seen.server, *seen.workers.values())):
+        # Nothing tells when pods are missing: only that they are not there.
+        decision.again_s = min(decision.again_s or _AGAIN_S, _AGAIN_S)
     _report(run, status, seen, now)
     return decision
 
 
 def _scale(run: Run, decision: Decision, seen: Seen) -> None:
-    wanted = 0 if run.spec.suspend else min(run.spec.pool.workers, run.spec.pool.clients)
-    if seen.workers is not None and seen.workers["spec"].get("parallelism") != wanted:
-        decision.scale = wanted
+    for name, wanted in run.parallelism.items():
+        wanted = 0 if run.spec.suspend else wanted
+        job = seen.workers.get(name)
+        if job is not None and job["spec"].get("parallelism") != wanted:
+            decision.scale[name] = wanted
+
+
+def without_pods(seen: Seen, now: datetime) -> dict[str, Object]:
+    """Jobs that have fewer pods than they should, for longer than it takes to make them."""
+    if seen.words is not None:
+        return {}
+    jobs = {job["metadata"]["name"]: job for job in (seen.server, *seen.workers.values()) if job}
+    return {name: job for name, job in jobs.items() if _lacks_pods(job, now)}
+
+
+def _begins(job: Object | None) -> bool:
+    """Whether a Job has not got all of its pods yet."""
+    if job is None or _finished(job):
+        return False
+    status = job.get("status", {})
+    has = status.get("active", 0) + status.get("succeeded", 0)
+    return bool(has < job["spec"].get("parallelism", 1))
+
+
+def _lacks_pods(job: Object, now: datetime) -> bool:
+    created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    return _begins(job) and (now - created).total_seconds() >= _POD_S
 
 
 def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> None:
@@ -137,10 +175,17 @@ def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> 
         _say(status, "Ready", False, *trouble, now)
     elif run.spec.suspend:
         _say(status, "Ready", False, "Suspended", "the workers are taken away", now)
+    elif serving and progress.absent:
+        _say(status, "Ready", False, "WaitingForSites", _absent(progress.absent), now)
     elif status.state is State.RUNNING:
         _say(status, "Ready", True, "Running", "server and workers are at work", now)
     else:
         _say(status, "Ready", False, "Starting", "server and workers are being started", now)
+
+
+def _absent(sites: Sequence[str]) -> str:
+    shown = ", ".join(sites[:5]) + (f" and {len(sites) - 5} more" if len(sites) > 5 else "")
+    return f"not connected: {shown}; see the pods of these sites"
 
 
 def _name_the_round(status: FederatedRunStatus) -> None:
@@ -184,7 +229,7 @@ def _end(decision: Decision, state: State, reason: str, message: str, now: datet
 
 def _after_the_end(run: Run, decision: Decision, seen: Seen, now: datetime) -> None:
     """Nothing of the run takes up the cluster any more; its disk and its record stay."""
-    decision.dismiss_workers = seen.workers is not None
+    decision.dismiss_workers = bool(seen.workers)
     # One that has said how the run ended stays for its log.
     there = seen.server is not None and not _finished(seen.server)
     decision.dismiss_server = there and seen.words is None
@@ -247,19 +292,37 @@ def trouble_of(seen: Seen) -> tuple[str, str] | None:
                     f"a pull secret ({words})",
                 )
             if waiting.get("reason") in _CONFIG_TROUBLE:
-                return "PodCannotStart", f"a {role_of(pod)} pod cannot start: {words}"
+                return "PodCannotStart", f"{_whose(pod)} cannot start: {words}"
             if waiting.get("reason") == "CrashLoopBackOff":
                 return (
                     "PodCrashes",
-                    f"a {role_of(pod)} pod ends again and again: {_crash(container)}",
+                    f"{_whose(pod)} ends again and again: {_crash(container)}",
                 )
         for condition in pod.get("status", {}).get("conditions", []):
             if condition.get("reason") == "Unschedulable":
                 return "NoNodeFits", _unschedulable(pod, condition.get("message", ""))
-    given_up = _condition(seen.workers, "Failed")
-    if given_up is not None:
-        return "WorkersGaveUp", f"the workers' Job has failed: {given_up.get('message')}"
+    for name, job in seen.workers.items():
+        given_up = _condition(job, "Failed")
+        if given_up is not None:
+            return "WorkersGaveUp", f"the Job {name} has failed: {given_up.get('message')}"
+    for name, words in seen.complaints.items():
+        return _forbidden(name, words)
     return None
+
+
+def _forbidden(job: str, words: str) -> tuple[str, str]:
+    if "exceeded quota" in words:
+        return (
+            "QuotaUsedUp",
+            f"the namespace's quota leaves no room for the pods of {job}: raise it, ask for less, "
+            f"or wait for the end of others ({words})",
+        )
+    return "PodsForbidden", f"the cluster refuses the pods of {job}: {words}"
+
+
+def _whose(pod: Object) -> str:
+    site = pod["metadata"].get("labels", {}).get(SITE_LABEL)
+    return f"the pod of site {site}" if site else f"a {role_of(pod)} pod"
 
 
 def _unschedulable(pod: Object, words: str) -> str:
@@ -267,7 +330,7 @@ def _unschedulable(pod: Object, words: str) -> str:
         return f"the run's disk is not there yet: see the claim and its storage class ({words})"
     asked = ", ".join(f"{count} {name}" for name, count in _wants(pod).items())
     what = f", which asks for {asked}," if asked else ""
-    return f"no node has room for a {role_of(pod)} pod{what} now: {words}"
+    return f"no node has room for {_whose(pod)}{what} now: {words}"
 
 
 def _last_crash(pods: Sequence[Object]) -> str:

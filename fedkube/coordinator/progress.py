@@ -52,6 +52,7 @@ class Follower:
             bytes_down=snapshot.bytes_down,
             eta_s=snapshot.eta_s,
             metrics=metrics,
+            absent=tuple(snapshot.absent),
         )
         if not self._due:
             self._due = True

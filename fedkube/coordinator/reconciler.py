@@ -11,6 +11,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from prometheus_client import Counter, Gauge
 from pydantic import ValidationError
 
 from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
-from fedkube.api.v1alpha1.federated_run import MAX_NAME
+from fedkube.api.v1alpha1.federated_run import MAX_NAME, MAX_NAME_AND_SITE
 from fedkube.coordinator import objects, plan
 from fedkube.coordinator.cluster import Cluster
 from fedkube.coordinator.objects import Defaults, Object, Run
@@ -145,7 +146,7 @@ class Reconciler:
             if before.observed_generation == run.generation:
                 return None
             before = FederatedRunStatus()
-        seen = self._seen(key, run)
+        seen = await self._with_complaints(run, self._seen(key, run), now)
         decision = plan.decide(run, before, seen, self._has_room(key), now)
         await self._act(run, decision, seen)
         await self._write(body, before, decision.status)
@@ -156,11 +157,12 @@ class Reconciler:
         if decision.ensure and run.uid not in self._ensured:
             await self._do(self._create_all, run)
             self._ensured.add(run.uid)
-        if decision.scale is not None:
-            change = {"spec": {"parallelism": decision.scale}}
-            await self._do(self._cluster.patch, "Job", space, run.child("workers"), change)
+        for job, parallelism in decision.scale.items():
+            change = {"spec": {"parallelism": parallelism}}
+            await self._do(self._cluster.patch, "Job", space, job, change)
         if decision.dismiss_workers:
-            await self._do(self._cluster.delete, "Job", space, run.child("workers"))
+            for job in run.parallelism:
+                await self._do(self._cluster.delete, "Job", space, job)
         if decision.dismiss_server:
             await self._do(self._cluster.delete, "Job", space, run.child("server"))
         if decision.delete_run:
@@ -186,10 +188,11 @@ class Reconciler:
             objects.disruption_budget(run, self._cluster.policy),
             objects.server_job(run, self._defaults),
         ]
-        worker_job = objects.worker_job(run, self._defaults)
-        if run.spec.suspend:
-            worker_job["spec"]["parallelism"] = 0
-        for each in (*made, worker_job):
+        for job in objects.worker_jobs(run, self._defaults):
+            if run.spec.suspend:
+                job["spec"]["parallelism"] = 0
+            made.append(job)
+        for each in made:
             self._cluster.create(each)
 
     async def _write(
@@ -257,16 +260,27 @@ class Reconciler:
         follower = self._followers.get(run.uid)
         return plan.Seen(
             server=mine.get(("Job", run.child("server"))),
-            workers=mine.get(("Job", run.child("workers"))),
+            workers={name: mine["Job", name] for name in run.parallelism if ("Job", name) in mine},
             pods=pods,
             words=_words(pods),
             progress=follower.progress if follower else plan.Progress(),
         )
 
+    async def _with_complaints(self, run: Run, seen: plan.Seen, now: datetime) -> plan.Seen:
+        """With the reasons why Jobs have no pods: only their Events tell."""
+        complaints = {}
+        for name, job in plan.without_pods(seen, now).items():
+            about = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
+            events = await self._do(self._cluster.list, "Event", run.namespace, "", about)
+            if events:
+                newest = max(events, key=lambda event: event.get("lastTimestamp") or "")
+                complaints[name] = str(newest.get("message", ""))
+        return replace(seen, complaints=complaints)
+
 
 _WARNINGS = {
     "ImageCannotBePulled", "NoNodeFits", "PodCannotStart", "PodCrashes", "WorkersGaveUp",
-    "InvalidSpec",
+    "InvalidSpec", "QuotaUsedUp", "PodsForbidden", "WaitingForSites",
 }  # fmt: skip
 
 
@@ -281,6 +295,12 @@ def read(body: Mapping[str, Any]) -> Run:
         spec = FederatedRunSpec.model_validate(body.get("spec", {}))
     except ValidationError as error:
         raise ValueError("; ".join(_sentence(each) for each in error.errors())) from None
+    for site in spec.sites:
+        if len(metadata["name"]) + len(site.name) > MAX_NAME_AND_SITE:
+            raise ValueError(
+                f"the names of the run and of site {site.name} have more than {MAX_NAME_AND_SITE} "
+                "characters together"
+            )
     return Run(
         metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"], spec
     )

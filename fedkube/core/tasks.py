@@ -8,7 +8,8 @@ once, whatever is lost, late or repeated:
 * a reply counts only from the session and assignment that hold the task (*fencing*);
 * an update may stay with its worker, in a sum; it counts when the sum has come (*held*);
 * a lost worker's tasks go back to the front of the queue, until ``max_attempts`` is used up;
-* a withdrawn task is settled at once, and what its worker still sends is ignored.
+* a withdrawn task is settled at once, and what its worker still sends is ignored;
+* a worker that is bound to clients (a site's, whose data lie there) is given theirs alone.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ class Dispatcher:
     _queue: deque[TaskId] = field(default_factory=deque)
     _free: dict[Session, None] = field(default_factory=dict)  # in the order of their readiness
     _sessions: dict[Session, set[TaskId]] = field(default_factory=dict)  # and what each has
+    _bound: dict[Session, frozenset[Client]] = field(default_factory=dict)  # may serve these only
     _summing: set[Session] = field(default_factory=set)  # have a sum that was not asked for yet
     _busy_clients: set[Client] = field(default_factory=set)
     _assignments: int = 0
@@ -162,9 +164,14 @@ class Dispatcher:
             self._queue.append(task_id)
         return self._dispatch()
 
-    def join(self, session: Session) -> list[Effect]:
-        """A worker has connected; it is given nothing until it is ready."""
+    def join(self, session: Session, clients: frozenset[Client] | None = None) -> list[Effect]:
+        """A worker has connected; it is given nothing until it is ready.
+
+        ``clients``: those that it may serve; None: any.
+        """
         self._sessions[session] = set()
+        if clients is not None:
+            self._bound[session] = clients
         return []
 
     def ready(self, session: Session) -> list[Effect]:
@@ -179,6 +186,7 @@ class Dispatcher:
         if session not in self._sessions:
             return []
         self._free.pop(session, None)
+        self._bound.pop(session, None)
         self._summing.discard(session)
         effects = self._lose_all(self._sessions[session], reason)
         del self._sessions[session]
@@ -280,6 +288,7 @@ class Dispatcher:
         for session, tasks in self._sessions.items():
             assert tasks == {t.id for t in given if t.session == session}
         assert all(t.session in self._sessions for t in given)
+        assert all(t.client in self._bound.get(t.session or "", {t.client}) for t in given)
         assert {t.client for t in given} == self._busy_clients
         assert len(self._busy_clients) == len(given), "a client is served twice at once"
         assert set(self._free) <= set(self._sessions)
@@ -326,11 +335,12 @@ class Dispatcher:
 
     def _dispatch(self) -> list[Effect]:
         given: list[Assign] = []
-        while self._free:
-            tasks = self._take()
+        for session in list(self._free):
+            tasks = self._take(self._bound.get(session))
             if not tasks:
+                if session in self._bound:
+                    continue  # there may be something for another
                 break
-            session = next(iter(self._free))
             del self._free[session]
             self._assignments += 1
             for task in tasks:
@@ -345,7 +355,8 @@ class Dispatcher:
 
     def _unless_alone(self, assign: Assign) -> Assign:
         """A worker that will have this one update only had better send it at once."""
-        if len(assign.tasks) > 1 or self._queue or assign.session in self._summing:
+        more = len(assign.tasks) > 1 or assign.session in self._summing
+        if more or (self._queue and assign.session not in self._bound):
             return assign
         return replace(assign, hold=False)
 
@@ -355,25 +366,27 @@ class Dispatcher:
         self._summing.difference_update(idle)
         return [Flush(session) for session in idle]
 
-    def _take(self) -> list[_Task]:
+    def _take(self, clients: frozenset[Client] | None) -> list[_Task]:
         """The next tasks of one kind whose clients are free: a client's state must not fork."""
-        first = self._next(None)
+        first = self._next(None, clients)
         if first is None:
             return []
         # Workers that come later find something left: the last assignments are small ones.
         share = -(-(len(self._queue) + 1) // (2 * len(self._sessions)))
         tasks = [first]
         for _ in range(min(share, self.batch(first.kind)) - 1):
-            task = self._next(first.kind)
+            task = self._next(first.kind, clients)
             if task is None:
                 break
             tasks.append(task)
         return tasks
 
-    def _next(self, kind: Kind | None) -> _Task | None:
-        """The first queued task whose client is free; of that kind, or None."""
+    def _next(self, kind: Kind | None, clients: frozenset[Client] | None) -> _Task | None:
+        """The first queued task whose client is free, and one of these; of that kind, or None."""
         for index, task_id in enumerate(self._queue):
             task = self._tasks[task_id]
+            if clients is not None and task.client not in clients:
+                continue
             if kind is not None and task.kind != kind:
                 return None
             if task.client not in self._busy_clients:

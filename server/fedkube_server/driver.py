@@ -82,9 +82,10 @@ class NewTask:
 
 
 class WorkerSession(Protocol):
-    """What the driver needs of a connected worker."""
+    """What the driver needs of a connected worker. ``clients``: it may serve these; None: any."""
 
     name: str
+    clients: frozenset[int] | None
 
     def give(self, frame: pb.Task, blobs: list[StoredBlob]) -> None:
         """Send the task, and the blobs that the worker lacks."""
@@ -160,6 +161,8 @@ class Driver:
         self.bytes_up = 0
         self.bytes_down = 0
         self.changed: Callable[[], None] = lambda: None
+        # Told which clients have a worker of their own that is connected.
+        self.seated: Callable[[set[int]], None] = lambda clients: None
 
     # ------------------------------------------------------------- from the app's threads
 
@@ -179,15 +182,19 @@ class Driver:
     def join(self, session: WorkerSession) -> None:
         """A worker has connected."""
         self._sessions[session.name] = session
-        self._perform(self._dispatcher.join(session.name))
-        self.changed()
+        self._perform(self._dispatcher.join(session.name, session.clients))
+        self._tell_seated()
 
     def leave(self, session: WorkerSession, reason: str) -> None:
         """A worker is gone for good; its place may have been taken by a newer one."""
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
             self._perform(self._dispatcher.leave(session.name, reason))
-            self.changed()
+            self._tell_seated()
+
+    def _tell_seated(self) -> None:
+        self.seated({each for one in self._sessions.values() for each in one.clients or ()})
+        self.changed()
 
     def ready(self, session: WorkerSession) -> None:
         """A worker is free."""

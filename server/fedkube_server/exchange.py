@@ -20,7 +20,8 @@ from fedkube_server.credits import Credits
 from fedkube_server.driver import Driver
 from fedkube_server.landing import Spool
 from fedkube_server.recorder import Recorder
-from fedkube_server.sessions import Session, Site
+from fedkube_server.seats import Seats
+from fedkube_server.sessions import Session, Shared
 
 log = logging.getLogger("fedkube.server")
 
@@ -41,13 +42,15 @@ class Exchange:
         stop: Callable[[str, bool], None],
         spool: Spool,
         broken: Callable[[FedKubeError], None],
+        seats: Seats,
     ) -> None:
         self._run = run
         self._driver = driver
         self._recorder = recorder
         self._welcome = welcome
         self._stop = stop
-        self._site = Site(driver, spool, Credits(), app_broken, broken)
+        self._seats = seats
+        self._shared = Shared(driver, spool, Credits(), app_broken, broken)
         self._sessions: dict[str, Session] = {}
         self._pumps: dict[str, asyncio.Task[None]] = {}  # of workers that are connected
         self._leaving: dict[str, asyncio.TimerHandle] = {}  # of workers that were cut off
@@ -92,7 +95,7 @@ class Exchange:
         try:
             identity = channels.peer_identity(context, self._run, Role.WORKER)
             hello = await self._greet(context, identity.name)
-            session = self._seat(hello.worker, hello)
+            session = self._seat(hello, self._seats.clients_of(identity.name, hello.worker))
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
             return
@@ -111,7 +114,7 @@ class Exchange:
         except Rejected as error:
             reason = error.message
         except FedKubeError as error:
-            self._site.broken(error)
+            self._shared.broken(error)
         finally:
             pump.cancel()
             if current():
@@ -136,8 +139,9 @@ class Exchange:
             raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")
         return hello
 
-    def _seat(self, name: str, hello: pb.Hello) -> Session:
+    def _seat(self, hello: pb.Hello, clients: frozenset[int] | None) -> Session:
         """The worker's session: the one it had before a cut, or a new one."""
+        name = hello.worker
         session = self._sessions.get(name)
         if name in self._leaving:
             self._leaving.pop(name).cancel()
@@ -149,7 +153,7 @@ class Exchange:
                 log.warning("worker %s connected again; its older session is closed", name)
                 self._retire(session, "the worker connected again")
                 session.close("a newer session took this place")
-            session = Session(name, hello.incarnation, self._site)
+            session = Session(name, hello.incarnation, self._shared, clients)
             self._sessions[name] = session
             self._driver.join(session)
         session.greet(self._welcome(), hello)
@@ -205,6 +209,7 @@ class Exchange:
                 snapshot, seen = self._recorder.snapshot(
                     seen, self._driver.running, self._driver.workers
                 )
+                snapshot.absent.extend(self._seats.absent())
                 yield snapshot
                 if over:
                     return

@@ -38,6 +38,7 @@ from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import GRACE_S, Ending, Halt, Halted
 from fedkube_server.landing import Spool
 from fedkube_server.recorder import Recorder
+from fedkube_server.seats import Seats
 
 log = logging.getLogger("fedkube.server")
 
@@ -78,6 +79,8 @@ class ServerProcess:
             time.monotonic,
             lambda: (self._driver.bytes_up, self._driver.bytes_down),
         )
+        self._seats = Seats(spec.sites, spec.cohort.minimum, self._halt)
+        self._driver.seated = self._seats.seated
         self._number = app.run_number(self._record.run_id)
         self._exchange = Exchange(
             self._record.run_id,
@@ -88,6 +91,7 @@ class ServerProcess:
             self.stop,
             self._spool,
             self._broken,
+            self._seats,
         )
         self._finishing = threading.Lock()
 
@@ -124,7 +128,7 @@ class ServerProcess:
             says = stated(spec.run_config)
         except AppInvalid as error:
             return Ending.of(error)
-        tracker = Tracker(self._recorder, self._halt, federation.node_ids, says)
+        tracker = Tracker(self._recorder, self._halt, federation.node_ids, says, spec.cohort)
         grid = ExchangeGrid(
             app.describe(self._record.run_id),
             federation,
@@ -133,6 +137,7 @@ class ServerProcess:
             tracker,
             self._recorder,
             self._halt,
+            self._seats,
         )
         try:
             ending = app.execute(spec, grid, tracker, self._number)

@@ -40,7 +40,7 @@ _LOOK_S = 0.5
 
 
 @dataclass(slots=True)
-class Site:
+class Shared:
     """What all sessions of a server share."""
 
     driver: Driver
@@ -70,12 +70,15 @@ class _Arriving:
 class Session:
     """What a worker is to the server, from its first Hello until it is gone."""
 
-    def __init__(self, name: str, incarnation: str, site: Site) -> None:
+    def __init__(
+        self, name: str, incarnation: str, shared: Shared, clients: frozenset[int] | None = None
+    ) -> None:
         self.name = name
         self.incarnation = incarnation
+        self.clients = clients  # that it may serve; None: any
         self.trouble = ""  # why its stream had to be ended
-        self._site = site
-        self._driver = site.driver
+        self._shared = shared
+        self._driver = shared.driver
         self._control: deque[bytes] = deque()
         self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
@@ -212,7 +215,7 @@ class Session:
             case "sum":
                 await self._announced(message.sum)
             case "app_broken":
-                self._site.app_broken(message.app_broken.traceback)
+                self._shared.app_broken(message.app_broken.traceback)
             case other:
                 raise Rejected(f"frame {other!r} does not belong here")
 
@@ -248,7 +251,7 @@ class Session:
             self._make_room(arriving)
             await self._go_on(arriving)
         else:
-            self._site.credits.ask(arriving, lambda: self._granted(arriving))
+            self._shared.credits.ask(arriving, lambda: self._granted(arriving))
 
     def _examine(self, frame: pb.Reply | pb.Sum) -> _Arriving:
         """Which of the upload's blobs have to come, and where each will be."""
@@ -274,12 +277,12 @@ class Session:
         try:
             self._make_room(arriving)
         except Environment as error:
-            self._site.broken(error)  # whoever gave the credit back is not to blame
+            self._shared.broken(error)  # whoever gave the credit back is not to blame
             return
         self._ask(arriving)
 
     def _make_room(self, arriving: _Arriving) -> None:
-        arriving.room = self._site.spool.room([landed for _, landed in arriving.coming])
+        arriving.room = self._shared.spool.room([landed for _, landed in arriving.coming])
         arriving.since = time.monotonic()
         for blob, landed in arriving.coming:
             if not arriving.incoming.expect(blob, landed.write):
@@ -314,7 +317,7 @@ class Session:
 
     async def _take(self, arriving: _Arriving) -> None:
         """All of it is there."""
-        self._site.credits.release(arriving)
+        self._shared.credits.release(arriving)
         frame = arriving.frame
         try:
             if isinstance(frame, pb.Reply):
@@ -326,12 +329,12 @@ class Session:
         except FedKubeError as error:
             if isinstance(error, Rejected):
                 raise
-            self._site.broken(error)
+            self._shared.broken(error)
         finally:
             self._drop(arriving)
 
     def _drop(self, arriving: _Arriving) -> None:
-        self._site.credits.release(arriving)
+        self._shared.credits.release(arriving)
         self._uploads.pop(arriving.frame.upload, None)
         for blob, _ in arriving.coming:
             self._blobs.pop(blob.id, None)
@@ -352,7 +355,7 @@ class Session:
             rate = arriving.received / elapsed
             if rate < SLOW_BYTES_PER_S:
                 # Its bytes do not pile up anywhere, so another may send beside it.
-                self._site.credits.release(arriving)
+                self._shared.credits.release(arriving)
             if elapsed >= MIN_RATE_WINDOW_S:
                 if rate < MIN_BYTES_PER_S and arriving.incoming.waiting:
                     return (

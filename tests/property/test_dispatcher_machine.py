@@ -10,6 +10,7 @@ from fedkube.core.tasks import Assign, Dispatcher, Flush, Kind, Revoke, Settle, 
 
 SESSIONS = st.sampled_from(["s0", "s1", "s2", "s3"])
 CLIENTS = st.integers(0, 5)
+BOUND = {"s2": frozenset({1, 2}), "s3": frozenset({3})}
 KINDS = st.sampled_from(
     [Kind("a"), Kind("b", most=3), Kind("c", most=4, foldable=True), Kind("d", foldable=True)]
 )
@@ -43,7 +44,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def join(self, session):
         if session not in self.joined:
             self.joined.add(session)
-            assert self.dispatcher.join(session) == []
+            assert self.dispatcher.join(session, BOUND.get(session)) == []
 
     @rule(session=SESSIONS)
     def ready(self, session):
@@ -146,6 +147,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                     self.free.discard(session)
                     for task in tasks:
                         assert task not in self.settled
+                        assert self.client[task] in BOUND.get(session, {self.client[task]})
                         busy = {self.client[each] for each in [*self.running, *self.held]}
                         assert self.client[task] not in busy, "one client was served twice at once"
                         self.blamed[task] = self.blamed.get(task, 0) + 1
@@ -184,7 +186,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         given = {*self.running, *self.held}
         busy = {self.client[task] for task in given}
         waiting = set(self.client) - set(self.settled) - given
-        assert not {task for task in waiting if self.client[task] not in busy}
+        could = {self.client[task] for task in waiting} - busy
+        assert not any(could & BOUND.get(session, could) for session in self.free)
         assert not self.free & self.unasked, "an idle worker may as well send its sum"
 
     def teardown(self):

@@ -13,7 +13,9 @@ from fedkube_server.blobs import BlobStore
 from fedkube_server.driver import Answer, Driver, NewTask, Outgoing
 from fedkube_server.exchange import Exchange
 from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.halt import Halt
 from fedkube_server.landing import Spool
+from fedkube_server.seats import Seats
 
 from fedkube.core.errors import FedKubeError
 from fedkube.core.tasks import Dispatcher, Kind
@@ -50,7 +52,10 @@ class _Nothing:
 class Server:
     """Bound to a free port; ``start`` and ``stop`` it. Needs a running event loop."""
 
-    def __init__(self, mine: Credentials, run_config: pb.Values | None = None) -> None:
+    def __init__(
+        self, mine: Credentials, run_config: pb.Values | None = None, sites: tuple[str, ...] = ()
+    ) -> None:
+        self.seats = Seats(sites, None, Halt())
         self.store = BlobStore()
         self.driver = Driver(
             asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, self.store)
@@ -68,7 +73,9 @@ class Server:
             lambda reason, broken: self.stopped.append((reason, broken)),
             Spool(Path(tempfile.gettempdir())),
             self.failed.append,
+            self.seats,
         )
+        self.driver.seated = self.seats.seated
         self.driver.changed = self.exchange.changed
         self._server, port = channels.serve("127.0.0.1:0", mine, self.exchange.handlers())
         self.address = f"127.0.0.1:{port}"

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from bad_objects import BAD
+from cryptography import x509
 
 from fedkube.api import crd
 from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
@@ -18,16 +20,22 @@ from fedkube.coordinator.plan import Progress, Seen, decide
 from fedkube.store.run_folder import RunRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SITES = [
+    {"name": "north", "data": {"claim": "north-data"}, "nodeConfig": {"path": "/data"}},
+    {"name": "south", "data": {"claim": "south-data", "mountPath": "/mnt", "readOnly": False}},
+]
 DEFAULTS = Defaults("fedkube-client:1")
 
 
 def a_run(**spec: Any) -> Run:
-    found = FederatedRunSpec.model_validate({"pool": {"clients": 10, "workers": 4}} | spec)
+    pool = {} if "sites" in spec else {"pool": {"clients": 10, "workers": 4}}
+    found = FederatedRunSpec.model_validate(pool | spec)
     return Run("digits", "ml", "0f8fad5b-d9cb-469f-a165-70867728950e", 3, found)
 
 
-def a_job(**status: Any) -> dict[str, Any]:
-    return {"metadata": {}, "spec": {"parallelism": 4}, "status": status}
+def a_job(name: str = "digits-workers", **status: Any) -> dict[str, Any]:
+    metadata = {"name": name, "creationTimestamp": f"{NOW:%Y-%m-%dT%H:%M:%SZ}"}
+    return {"metadata": metadata, "spec": {"parallelism": 4}, "status": status}
 
 
 def a_pod(role: str, **status: Any) -> dict[str, Any]:
@@ -76,25 +84,25 @@ def test_a_suspended_run_is_not_started() -> None:
 
 
 def test_suspending_takes_the_workers_away_and_leaves_the_server() -> None:
-    seen = Seen(server=a_job(), workers=a_job(), pods=[READY])
+    seen = Seen(server=a_job(), workers={"digits-workers": a_job()}, pods=[READY])
     decision = decide(a_run(suspend=True), started(), seen, True, NOW)
-    assert (decision.scale, decision.dismiss_server) == (0, False)
+    assert (decision.scale, decision.dismiss_server) == ({"digits-workers": 0}, False)
     assert decision.status.state is State.SUSPENDED
-    seen.workers["spec"]["parallelism"] = 0  # type: ignore[index]
-    assert decide(a_run(), started(), seen, True, NOW).scale == 4
+    seen.workers["digits-workers"]["spec"]["parallelism"] = 0
+    assert decide(a_run(), started(), seen, True, NOW).scale == {"digits-workers": 4}
 
 
 def test_there_are_never_more_workers_than_clients() -> None:
-    seen = Seen(server=a_job(), workers=a_job())
+    seen = Seen(server=a_job(), workers={"digits-workers": a_job()})
     run = a_run(pool={"clients": 2, "workers": 50})
-    assert decide(run, started(), seen, True, NOW).scale == 2
+    assert decide(run, started(), seen, True, NOW).scale == {"digits-workers": 2}
 
 
 def test_a_run_that_trains_says_how_far_it_is() -> None:
     progress = Progress(3, 10, 4, 100, 200, 59.6, {"accuracy": 0.5})
     seen = Seen(
         server=a_job(),
-        workers=a_job(),
+        workers={"digits-workers": a_job()},
         pods=[READY, a_pod("worker", phase="Running")],
         progress=progress,
     )
@@ -109,7 +117,7 @@ WORDS = {"state": "Succeeded", "reason": "Completed", "message": "it returned", 
 
 
 def test_the_servers_last_words_end_the_run() -> None:
-    seen = Seen(server=a_job(), workers=a_job(), words=WORDS | {"sha256": "ab"})
+    seen = Seen(server=a_job(), workers={"digits-workers": a_job()}, words=WORDS | {"sha256": "ab"})
     decision = decide(a_run(), started(), seen, True, NOW)
     status = decision.status
     assert (status.state, status.round_of, status.ended_at) == (State.SUCCEEDED, "7/7", NOW)
@@ -142,7 +150,10 @@ def test_a_server_that_does_not_last_fails_the_run() -> None:
 
 
 def test_the_deadline_ends_the_run() -> None:
-    run, seen = a_run(activeDeadlineSeconds=60), Seen(server=a_job(), workers=a_job())
+    run, seen = (
+        a_run(activeDeadlineSeconds=60),
+        Seen(server=a_job(active=4), workers={"digits-workers": a_job(active=4)}),
+    )
     assert decide(run, started(50), seen, True, NOW).again_s == 10
     decision = decide(run, started(60), seen, True, NOW)
     assert (decision.status.state, decision.dismiss_server) == (State.FAILED, True)
@@ -169,9 +180,47 @@ def unschedulable(words: str) -> dict[str, Any]:
 
 def test_workers_whose_job_has_failed_are_told_of() -> None:
     failed = a_job(conditions=[{"type": "Failed", "status": "True", "message": "limit reached"}])
-    seen = Seen(server=a_job(), workers=failed, pods=[READY])
+    seen = Seen(server=a_job(), workers={"digits-workers": failed}, pods=[READY])
     found = said(decide(a_run(), started(), seen, True, NOW).status, "Ready")
-    assert found == ("False", "WorkersGaveUp", "the workers' Job has failed: limit reached")
+    assert found == ("False", "WorkersGaveUp", "the Job digits-workers has failed: limit reached")
+
+
+QUOTA = 'Error creating: pods "x" is forbidden: exceeded quota: q, used: pods=4, limited: pods=4'
+STANDARD = 'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest"'
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"), [(QUOTA, "QuotaUsedUp"), (STANDARD, "PodsForbidden")], ids=["quota", "psa"]
+)
+def test_why_there_are_no_pods_is_told(words: str, reason: str) -> None:
+    later = NOW + timedelta(seconds=10)
+    seen = Seen(server=a_job("digits-server", active=4), workers={"digits-workers": a_job()})
+    assert list(plan.without_pods(seen, NOW)) == []
+    assert list(plan.without_pods(seen, later)) == ["digits-workers"]
+    told = Seen(seen.server, seen.workers, {"digits-workers": words}, [READY])
+    decision = decide(a_run(), started(), told, True, later)
+    status, why, message = said(decision.status, "Ready")
+    assert (status, why) == ("False", reason)
+    assert words in message
+    assert decision.again_s is not None, "nothing tells when it gets better"
+
+
+def test_sites_that_are_not_there_are_named() -> None:
+    jobs = {f"digits-site-{name}": a_job(active=4) for name in ("north", "south")}
+    progress = Progress(0, 3, 1, absent=["south"])
+    seen = Seen(a_job("digits-server", active=4), jobs, pods=[READY], progress=progress)
+    status = decide(a_run(sites=SITES), started(), seen, True, NOW).status
+    assert said(status, "Ready")[:2] == ("False", "WaitingForSites")
+    assert "south" in said(status, "Ready")[2]
+    assert status.clients == 2
+
+
+def test_suspending_takes_the_pod_of_every_site_away() -> None:
+    jobs = {f"digits-site-{name}": a_job() for name in ("north", "south")}
+    for job in jobs.values():
+        job["spec"]["parallelism"] = 1
+    decision = decide(a_run(sites=SITES, suspend=True), started(), Seen(a_job(), jobs), True, NOW)
+    assert decision.scale == {"digits-site-north": 0, "digits-site-south": 0}
 
 
 def test_the_servers_disruption_budget_is_one_that_a_job_can_have() -> None:
@@ -191,7 +240,7 @@ TROUBLES = [
 
 @pytest.mark.parametrize(("pod", "reason", "words"), TROUBLES, ids=[each[2] for each in TROUBLES])
 def test_what_keeps_pods_from_running_is_told(pod: dict[str, Any], reason: str, words: str) -> None:
-    seen = Seen(server=a_job(), workers=a_job(), pods=[pod])
+    seen = Seen(server=a_job(), workers={"digits-workers": a_job()}, pods=[pod])
     found = said(decide(a_run(), started(), seen, True, NOW).status, "Ready")
     assert found[:2] == ("False", reason)
     assert words in found[2]
@@ -200,65 +249,19 @@ def test_what_keeps_pods_from_running_is_told(pod: dict[str, Any], reason: str, 
 def test_a_condition_keeps_its_time_while_it_says_the_same() -> None:
     first = decide(a_run(), FederatedRunStatus(), Seen(), True, NOW).status
     later = NOW + timedelta(minutes=1)
-    second = decide(a_run(), first, Seen(server=a_job(), workers=a_job()), True, later).status
+    second = decide(
+        a_run(), first, Seen(server=a_job(), workers={"digits-workers": a_job()}), True, later
+    ).status
     assert second.conditions[0].last_transition_time == NOW
 
 
 # ---------------------------------------------------------------- objects that will not do
 
-BAD: dict[str, dict[str, Any]] = {
-    "no pool": {},
-    "no clients": {"pool": {}},
-    "one client": {"pool": {"clients": 1}},
-    "half a client": {"pool": {"clients": 2.5}},
-    "clients in words": {"pool": {"clients": "ten"}},
-    "too many clients": {"pool": {"clients": 10**7}},
-    "no workers": {"pool": {"clients": 2, "workers": 0}},
-    "too many workers": {"pool": {"clients": 2, "workers": 10**5}},
-    "no threads": {"pool": {"clients": 2, "threads": 0}},
-    "no attempts": {"pool": {"clients": 2, "maxAttempts": 0}},
-    "no time": {"pool": {"clients": 2, "clientTimeoutS": 0}},
-    "unknown field": {"pool": {"clients": 2}, "rounds": 3},
-    "unknown field of the pool": {"pool": {"clients": 2, "client": 3}},
-    "image with a blank": {"pool": {"clients": 2}, "app": {"image": "a b"}},
-    "relative path": {"pool": {"clients": 2}, "app": {"path": "app"}},
-    "bundle without a digest": {"pool": {"clients": 2}, "app": {"bundle": {"configMap": "a"}}},
-    "bundle with a short digest": {
-        "pool": {"clients": 2},
-        "app": {"bundle": {"configMap": "a", "sha256": "ab"}},
-    },
-    "bundle with no name": {
-        "pool": {"clients": 2},
-        "app": {"bundle": {"configMap": "A_B", "sha256": "a" * 64}},
-    },
-    "list in the run config": {"pool": {"clients": 2}, "runConfig": {"a": [1]}},
-    "run config is a list": {"pool": {"clients": 2}, "runConfig": []},
-    "seed below zero": {"pool": {"clients": 2}, "seed": -1},
-    "seed too large": {"pool": {"clients": 2}, "seed": 2**63},
-    "storage in words": {"pool": {"clients": 2}, "server": {"storage": {"size": "much"}}},
-    "negative checkpoints": {"pool": {"clients": 2}, "checkpoints": {"every": -1}},
-    "no deadline": {"pool": {"clients": 2}, "activeDeadlineSeconds": 0},
-    "negative backoff": {"pool": {"clients": 2}, "backoffLimit": -1},
-    "negative time to live": {"pool": {"clients": 2}, "ttlSecondsAfterFinished": -1},
-    "suspend in words": {"pool": {"clients": 2}, "suspend": "yes"},
-    "a path of the node": {
-        "pool": {"clients": 2, "pod": {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}}
-    },
-    "a volume of the coordinator's": {
-        "pool": {"clients": 2, "pod": {"volumes": [{"name": "fedkube-tls", "emptyDir": {}}]}}
-    },
-    "half a GPU": {
-        "pool": {"clients": 2, "pod": {"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}}
-    },
-    "a bad variable": {"pool": {"clients": 2, "pod": {"env": [{"name": "1-A"}]}}},
-    "privileged": {"pool": {"clients": 2, "pod": {"hostNetwork": True}}},
-}
-
 
 @pytest.mark.parametrize("spec", BAD.values(), ids=list(BAD))
 def test_an_object_that_will_not_do_is_told_what_is_wrong(spec: dict[str, Any]) -> None:
     metadata = {"name": "r", "namespace": "ml", "uid": "u", "generation": 1}
-    with pytest.raises(ValueError, match=r"^spec\.") as error:
+    with pytest.raises(ValueError, match=r"^spec[.:]") as error:
         reconciler.read({"metadata": metadata, "spec": spec})
     status = plan.invalid(FederatedRunStatus(), 1, str(error.value), NOW)
     assert said(status, "Complete")[1] == "InvalidSpec"
@@ -274,6 +277,11 @@ def test_a_name_of_which_no_parts_can_be_named_is_refused(name: str) -> None:
 # ---------------------------------------------------------------- what is created
 
 
+def worker_job(run: Run) -> dict[str, Any]:
+    (job,) = objects.worker_jobs(run, DEFAULTS)
+    return job
+
+
 def everything(run: Run) -> list[dict[str, Any]]:
     return [
         objects.certificates(run, NOW),
@@ -283,7 +291,7 @@ def everything(run: Run) -> list[dict[str, Any]]:
         *objects.policies(run, DEFAULTS),
         objects.disruption_budget(run, "policy/v1"),
         objects.server_job(run, DEFAULTS),
-        objects.worker_job(run, DEFAULTS),
+        *objects.worker_jobs(run, DEFAULTS),
     ]
 
 
@@ -304,7 +312,7 @@ def test_building_twice_gives_the_same_but_for_the_keys() -> None:
 
 
 def test_pods_fit_the_restricted_standard_and_have_no_token() -> None:
-    for job in (objects.server_job(a_run(), DEFAULTS), objects.worker_job(a_run(), DEFAULTS)):
+    for job in (objects.server_job(a_run(), DEFAULTS), *objects.worker_jobs(a_run(), DEFAULTS)):
         spec = job["spec"]["template"]["spec"]
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -321,7 +329,7 @@ def test_each_pod_is_shown_its_own_key_alone() -> None:
     secret = objects.certificates(a_run(), NOW)
     for role, job in (
         ("server", objects.server_job(a_run(), DEFAULTS)),
-        ("worker", objects.worker_job(a_run(), DEFAULTS)),
+        ("worker", worker_job(a_run())),
     ):
         volumes = job["spec"]["template"]["spec"]["volumes"]
         (tls,) = [each["secret"] for each in volumes if each["name"] == "fedkube-tls"]
@@ -340,7 +348,7 @@ def test_no_key_of_the_authority_is_in_the_secret() -> None:
 
 def test_a_bundle_is_unpacked_before_the_app_is_read() -> None:
     run = a_run(app={"bundle": {"configMap": "digits-app", "sha256": "a" * 64}})
-    spec = objects.worker_job(run, DEFAULTS)["spec"]["template"]["spec"]
+    spec = worker_job(run)["spec"]["template"]["spec"]
     (init,) = spec["initContainers"]
     folder = init["command"][-1]
     command = spec["containers"][0]["command"]
@@ -358,7 +366,7 @@ def test_what_a_user_asks_of_pods_is_passed_on() -> None:
         "env": [{"name": "A", "value": "1"}],
     }
     run = a_run(pool={"clients": 4, "workers": 2, "pod": pod})
-    spec = objects.worker_job(run, DEFAULTS)["spec"]["template"]["spec"]
+    spec = worker_job(run)["spec"]["template"]["spec"]
     assert spec["nodeSelector"] == {"zone": "a"}
     assert (spec["tolerations"], spec["priorityClassName"]) == ([{"key": "gpu"}], "low")
     container = spec["containers"][0]
@@ -379,6 +387,61 @@ def test_the_network_is_closed_but_for_the_exchange() -> None:
     assert {port["port"] for rule in deny["egress"] for port in rule["ports"]} == {53}
     assert server["ingress"][0]["ports"] == [{"port": 8470, "protocol": "TCP"}]
     assert workers["egress"][0]["ports"] == [{"port": 8470, "protocol": "TCP"}]
+
+
+def test_each_site_has_its_own_pod_key_and_data() -> None:
+    run = a_run(sites=SITES)
+    north, south = objects.worker_jobs(run, DEFAULTS)
+    secret = objects.certificates(run, NOW)["data"]
+    assert {"site-north-key.pem", "site-south-key.pem"} <= set(secret)
+    assert "worker-key.pem" not in secret
+    for job, site, other in ((north, "north", "south"), (south, "south", "north")):
+        assert job["metadata"]["name"] == f"digits-site-{site}"
+        assert job["spec"]["parallelism"] == 1
+        spec = job["spec"]["template"]["spec"]
+        shown = json.dumps(spec)
+        assert f"site-{site}-key.pem" in shown
+        assert f"{site}-data" in shown
+        assert other not in shown
+        command = spec["containers"][0]["command"]
+        assert command[command.index("--name") + 1] == site, "two of a site cannot be there at once"
+    container = north["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][-2:] == ["--node-config", '{"path": "/data"}']
+    mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+    assert mounts["/data"]["readOnly"] is True
+
+
+def test_the_server_is_told_of_sites_and_cohort() -> None:
+    run = a_run(sites=SITES, cohort={"minimum": 2, "deadlineSeconds": 60})
+    orders = RunRecord.model_validate_json(objects.orders(run)["data"]["run.json"], by_name=True)
+    assert orders.spec.sites == ["north", "south"]
+    assert (orders.spec.pool.clients, orders.workers) == (2, 2)
+    assert (orders.spec.cohort.minimum, orders.spec.cohort.deadline_seconds) == (2, 60)
+
+
+def test_a_bundle_behind_a_url_may_be_fetched_and_nothing_else() -> None:
+    bundle = {"url": "https://apps.example.com:8443/a.zip", "sha256": "a" * 64}
+    run = a_run(app={"bundle": bundle})
+    (*_, fetch) = objects.policies(run, DEFAULTS)
+    assert fetch["spec"]["egress"] == [{"ports": [{"port": 8443, "protocol": "TCP"}]}]
+    (init,) = worker_job(run)["spec"]["template"]["spec"]["initContainers"]
+    assert bundle["url"] in init["command"]
+    assert len(objects.policies(a_run(), DEFAULTS)) == 3
+
+
+def test_a_server_may_be_reached_from_outside_where_that_is_asked_for() -> None:
+    exposure = {"type": "NodePort", "hosts": ["fl.example.com"], "annotations": {"a": "b"}}
+    run = a_run(server={"exposure": exposure})
+    service = objects.service(run)
+    assert (service["spec"]["type"], service["metadata"]["annotations"]) == ("NodePort", {"a": "b"})
+    server = objects.policies(run, DEFAULTS)[1]["spec"]
+    assert "from" not in server["ingress"][0]
+    pem = base64.b64decode(objects.certificates(run, NOW)["data"]["server.pem"])
+    names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert "fl.example.com" in names.value.get_values_for_type(x509.DNSName)
+    assert "from" in objects.policies(a_run(), DEFAULTS)[1]["spec"]["ingress"][0]
 
 
 # ---------------------------------------------------------------- the definition

@@ -45,6 +45,7 @@ class Timer:
 class FakeSession:
     def __init__(self, name):
         self.name = name
+        self.clients = None
         self.given = []
         self.cancelled = []
         self.flushed = 0

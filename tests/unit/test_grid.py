@@ -7,6 +7,7 @@ from fedkube_server.driver import Answer
 from fedkube_server.flower.grid import ExchangeGrid, Federation
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import Ending, Halt, Halted
+from fedkube_server.seats import Seats
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
@@ -81,7 +82,8 @@ def recorder(make_recorder):
 def grid(driver, recorder, halt):
     tracker = Tracker(recorder, halt, FEDERATION.node_ids)
     run = Run.create_empty(1)
-    return ExchangeGrid(run, FEDERATION, driver, BlobStore(), tracker, recorder, halt)
+    seats = Seats((), None, halt)
+    return ExchangeGrid(run, FEDERATION, driver, BlobStore(), tracker, recorder, halt, seats)
 
 
 def messages(*clients, kind="query", content=None, **options):

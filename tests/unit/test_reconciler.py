@@ -38,6 +38,9 @@ class FakeCluster:
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self.objects.pop((kind, name), None)
 
+    def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Object]:
+        return [body for (each, _), body in self.objects.items() if each == kind]
+
     def names(self, kind: str) -> list[str]:
         return sorted(name for each, name in self.objects if each == kind)
 
@@ -59,6 +62,7 @@ def a_job(run: Object, part: str, uid: str) -> Object:
     name = run["metadata"]["name"]
     return {
         "metadata": {
+            "creationTimestamp": "2026-01-01T00:00:00Z",
             "name": f"{name}-{part}",
             "namespace": "ml",
             "uid": uid,

@@ -10,7 +10,7 @@ from fedkube_server.blobs import BlobStore
 from fedkube_server.credits import Credits
 from fedkube_server.driver import Examined
 from fedkube_server.landing import Spool
-from fedkube_server.sessions import Session, Site
+from fedkube_server.sessions import Session, Shared
 
 from fedkube.core.errors import Environment, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -81,7 +81,7 @@ def failed():
 
 @pytest.fixture
 def site(driver, broken, credits, failed, tmp_path):
-    return Site(driver, Spool(tmp_path), credits, broken.append, failed.append)
+    return Shared(driver, Spool(tmp_path), credits, broken.append, failed.append)
 
 
 @pytest.fixture

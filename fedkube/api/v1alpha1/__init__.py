@@ -7,6 +7,7 @@ from fedkube.api.v1alpha1.federated_run import (
 )
 from fedkube.api.v1alpha1.run_spec import (
     Checkpoints,
+    Cohort,
     ConfigValue,
     Pool,
     RunSpec,
@@ -15,6 +16,7 @@ from fedkube.api.v1alpha1.run_spec import (
 
 __all__ = [
     "Checkpoints",
+    "Cohort",
     "ConfigValue",
     "FederatedRunSpec",
     "FederatedRunStatus",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from fedkube.api.v1alpha1.run_spec import Checkpoints, ConfigValue, Declared
+from fedkube.api.v1alpha1.groups import DNS_NAME, MAX_SITES, PodOverrides, PoolGroup, Site
+from fedkube.api.v1alpha1.run_spec import Checkpoints, Cohort, ConfigValue, Declared
 
 GROUP = "fedkube.io"
 VERSION = "v1alpha1"
@@ -18,20 +19,33 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 # The longest name of which every child's name is still a DNS label.
 MAX_NAME = 40
+# The same of a site's Job: a label holds 63 characters, and its pods' names are longer by six.
+MAX_NAME_AND_SITE = 51
 # What Kubernetes takes for a quantity, such as 500m, 2 or 1.5Gi.
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
-_DNS_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-
-# Part of a pod that is passed on as it is; Kubernetes validates it.
-Passed = dict[str, Any]
 
 
 class Bundle(Declared):
-    """The app's folder as a zip file, in a ConfigMap of the run's namespace, under ``app.zip``."""
+    """The app's folder as a zip file: in a ConfigMap under ``app.zip``, or behind a URL."""
 
-    config_map: str = Field(pattern=_DNS_NAME, description="The ConfigMap's name")
+    config_map: str = Field(
+        default="",
+        pattern=DNS_NAME.replace("^", "^(").replace("$", ")?$"),
+        description="The ConfigMap, of the run's namespace",
+    )
+    url: str = Field(
+        default="",
+        pattern=r"^((https?|s3|gs|gcs|az|abfs)://[^\s]+)?$",
+        max_length=2048,
+        description="Where the run's pods fetch it from; https, or an object store",
+    )
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Digest of the zip file")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Bundle:
+        if bool(self.config_map) == bool(self.url):
+            raise ValueError("give configMap or url, and not both")
+        return self
 
 
 class App(Declared):
@@ -52,71 +66,6 @@ class App(Declared):
     bundle: Bundle | None = Field(default=None, description="The app's code, where it is not baked")
 
 
-class EnvVar(Declared):
-    """One environment variable of a container."""
-
-    name: str = Field(pattern=_ENV_NAME, description="The variable's name")
-    value: str = Field(default="", description="Its value")
-
-
-class Resources(Declared):
-    """Requests and limits of a container, as Kubernetes has them."""
-
-    requests: dict[str, int | str] = Field(default_factory=dict, description="What it needs")
-    limits: dict[str, int | str] = Field(default_factory=dict, description="What it may take")
-
-    @model_validator(mode="after")
-    def _accelerators_are_whole(self) -> Resources:
-        for name, amount in (*self.requests.items(), *self.limits.items()):
-            if "/" in name and not str(amount).isdigit():
-                raise ValueError(f"{name} is {amount!r}, and takes a whole number")
-        return self
-
-
-class PodOverrides(Declared):
-    """What pods get on top of what the coordinator gives them."""
-
-    resources: Resources = Field(
-        default_factory=Resources, description="Of the container; limits take GPUs"
-    )
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes")
-    tolerations: list[Passed] = Field(default_factory=list, description="Taints that are borne")
-    affinity: Passed = Field(default_factory=dict, description="As a pod has it")
-    priority_class_name: str = Field(default="", description="Of the pods")
-    env: list[EnvVar] = Field(default_factory=list, description="More environment variables")
-    volumes: list[Passed] = Field(
-        default_factory=list, description="More volumes; hostPath is refused"
-    )
-    volume_mounts: list[Passed] = Field(default_factory=list, description="Where they are mounted")
-
-    @model_validator(mode="after")
-    def _no_way_to_the_node(self) -> PodOverrides:
-        for volume in self.volumes:
-            name = volume.get("name", "?")
-            if "hostPath" in volume:
-                raise ValueError(f"volume {name} is a hostPath, which a run may not have")
-            if not isinstance(name, str) or name.startswith("fedkube-"):
-                raise ValueError("names of volumes that begin with fedkube- are the coordinator's")
-        return self
-
-
-class PoolGroup(Declared):
-    """Logical clients that an elastic set of worker pods serves in turn."""
-
-    clients: int = Field(
-        ge=2, le=1_000_000, description="Logical clients, each with its own partition and state"
-    )
-    workers: int = Field(default=1, ge=1, le=10_000, description="Worker pods at most")
-    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads a client computes with")
-    max_attempts: int = Field(
-        default=3, ge=1, le=100, description="How often a client is tried when its worker dies"
-    )
-    client_timeout_s: float | None = Field(
-        default=None, gt=0, description="Longest a client may take for one message; null: no limit"
-    )
-    pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the worker pods")
-
-
 class Storage(Declared):
     """Where the run folder is: a claim of the run's own."""
 
@@ -125,10 +74,25 @@ class Storage(Declared):
     keep: bool = Field(default=False, description="Keep the claim when the run is deleted")
 
 
+class Exposure(Declared):
+    """How clients reach the server. From outside the cluster, by a node's port or a balancer."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
+        default="ClusterIP", description="Of the server's Service"
+    )
+    hosts: list[str] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Names and addresses that clients outside use; the certificate has them",
+    )
+    annotations: dict[str, str] = Field(default_factory=dict, description="Of the Service")
+
+
 class ServerGroup(Declared):
     """The aggregation server."""
 
     storage: Storage = Field(default_factory=Storage, description="For the run folder")
+    exposure: Exposure = Field(default_factory=Exposure, description="Who can reach it")
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the server's pod")
 
 
@@ -142,7 +106,17 @@ class FederatedRunSpec(Declared):
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="Same seed, same result; null: by the run's uid"
     )
-    pool: PoolGroup = Field(description="The clients")
+    pool: PoolGroup | None = Field(
+        default=None, description="Logical clients that worker pods serve in turn"
+    )
+    sites: list[Site] = Field(
+        default_factory=list,
+        max_length=MAX_SITES,
+        description="Silos, each with a pod and data of its own; instead of a pool",
+    )
+    cohort: Cohort = Field(
+        default_factory=Cohort, description="Who takes part in a round, and when it is closed"
+    )
     server: ServerGroup = Field(default_factory=ServerGroup, description="The aggregation server")
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Models that stay")
     suspend: bool = Field(
@@ -157,6 +131,33 @@ class FederatedRunSpec(Declared):
     ttl_seconds_after_finished: int | None = Field(
         default=None, ge=0, description="Delete the run so long after its end; null: never"
     )
+
+    @property
+    def clients(self) -> int:
+        """How many clients the run has."""
+        return self.pool.clients if self.pool else len(self.sites)
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_clients(self) -> FederatedRunSpec:
+        if (self.pool is None) == (not self.sites):
+            raise ValueError("give the clients as a pool or as sites, and not both")
+        if self.pool is None and len(self.sites) < 2:
+            raise ValueError("sites has one, and a run needs at least 2")
+        self.cohort.check(self.clients)
+        return self
+
+    @model_validator(mode="after")
+    def _sites_share_nothing(self) -> FederatedRunSpec:
+        names = [site.name for site in self.sites]
+        if twice := _twice(names):
+            raise ValueError(f"sites has {twice} twice")
+        if twice := _twice([site.data.claim for site in self.sites if site.data]):
+            raise ValueError(f"two sites have the claim {twice}: each has data of its own")
+        return self
+
+
+def _twice(names: list[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 class State(StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from fedkube.core.cohort import share
+
 ConfigValue = bool | int | float | str
 
 
@@ -51,6 +53,43 @@ class Checkpoints(Declared):
     keep: int = Field(default=3, ge=0, description="Keep at most the newest so many; 0 keeps all")
 
 
+class Cohort(Declared):
+    """The clients of one round. What is not said is left to the app's strategy."""
+
+    minimum: int | None = Field(
+        default=None,
+        ge=2,
+        le=1_000_000,
+        description="A training round with fewer updates fails the run; with sites, a round begins "
+        "when so many are connected (null: all of them)",
+    )
+    fraction: float | None = Field(
+        default=None, gt=0, le=1, description="Of the clients, for training; null: the strategy's"
+    )
+    over_selection: float = Field(
+        default=1.0,
+        ge=1,
+        le=10,
+        description="Ask so many times as many clients for training, and close the round when as "
+        "many as were wanted have answered",
+    )
+    deadline_seconds: float | None = Field(
+        default=None, gt=0, description="Close a round's phase after this time; null: never"
+    )
+
+    def check(self, clients: int) -> None:
+        """ValueError where the fields do not go together, or with so many clients."""
+        if self.minimum is None:
+            return
+        if self.minimum > clients:
+            raise ValueError(f"cohort.minimum is {self.minimum}, and the run has {clients} clients")
+        if self.fraction is not None and self.minimum > (wanted := share(clients, self.fraction)):
+            raise ValueError(
+                f"cohort.minimum is {self.minimum}, and cohort.fraction {self.fraction:g} of "
+                f"{clients} clients is {wanted}"
+            )
+
+
 class RunSpec(Declared):
     """What a run is asked to be."""
 
@@ -59,6 +98,11 @@ class RunSpec(Declared):
         default_factory=dict, description="The app's run config, overrides merged in"
     )
     pool: Pool
+    sites: list[str] = Field(
+        default_factory=list,
+        description="Names of silos, by partition; a worker serves the one of its certificate",
+    )
+    cohort: Cohort = Cohort()
     server: Server = Server()
     checkpoints: Checkpoints = Checkpoints()
     seed: int = Field(ge=0, lt=2**63, description="Same seed, same result")

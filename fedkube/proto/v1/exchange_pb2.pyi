@@ -432,7 +432,7 @@ class RoundLine(_message.Message):
     def __init__(self, round: _Optional[int] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., failures: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("state", "round", "rounds", "phase", "clients", "done", "running", "failed", "workers", "bytes_up", "bytes_down", "eta_s", "ended")
+    __slots__ = ("state", "round", "rounds", "phase", "clients", "done", "running", "failed", "workers", "bytes_up", "bytes_down", "eta_s", "ended", "absent")
     STATE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
@@ -446,6 +446,7 @@ class Snapshot(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
     ETA_S_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
     state: str
     round: int
     rounds: int
@@ -459,7 +460,8 @@ class Snapshot(_message.Message):
     bytes_down: int
     eta_s: float
     ended: _containers.RepeatedCompositeFieldContainer[RoundLine]
-    def __init__(self, state: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., phase: _Optional[str] = ..., clients: _Optional[int] = ..., done: _Optional[int] = ..., running: _Optional[int] = ..., failed: _Optional[int] = ..., workers: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., eta_s: _Optional[float] = ..., ended: _Optional[_Iterable[_Union[RoundLine, _Mapping]]] = ...) -> None: ...
+    absent: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, state: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., phase: _Optional[str] = ..., clients: _Optional[int] = ..., done: _Optional[int] = ..., running: _Optional[int] = ..., failed: _Optional[int] = ..., workers: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., eta_s: _Optional[float] = ..., ended: _Optional[_Iterable[_Union[RoundLine, _Mapping]]] = ..., absent: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StopRequest(_message.Message):
     __slots__ = ("reason", "broken")

@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Load(_message.Message):
-    __slots__ = ("app_dir", "component", "flower_run", "run_config", "partitions")
+    __slots__ = ("app_dir", "component", "flower_run", "run_config", "partitions", "node_config")
     APP_DIR_FIELD_NUMBER: _ClassVar[int]
     COMPONENT_FIELD_NUMBER: _ClassVar[int]
     FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    NODE_CONFIG_FIELD_NUMBER: _ClassVar[int]
     app_dir: str
     component: str
     flower_run: int
     run_config: _exchange_pb2.Values
     partitions: int
-    def __init__(self, app_dir: _Optional[str] = ..., component: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[_exchange_pb2.Values, _Mapping]] = ..., partitions: _Optional[int] = ...) -> None: ...
+    node_config: str
+    def __init__(self, app_dir: _Optional[str] = ..., component: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[_exchange_pb2.Values, _Mapping]] = ..., partitions: _Optional[int] = ..., node_config: _Optional[str] = ...) -> None: ...
 
 class Loaded(_message.Message):
     __slots__ = ("traceback",)

@@ -11,6 +11,7 @@ from flwr.app import Message
 from fedkube.store.history import Phase
 from fedkube_server.driver import Ending
 from fedkube_server.halt import Halt
+from fedkube_server.quorum import Quorum
 
 
 @dataclass(slots=True)
@@ -29,11 +30,13 @@ class Batch:
 
     ``order``: the messages as they were given, which is the order of the replies. ``ends_phase``:
     whether the phase is over when all of them are; a strategy's phase ends when it aggregates.
+    ``quorum``: when the phase is closed though not all have answered.
     """
 
     phase: Phase
     order: list[Sent]
     ends_phase: bool
+    quorum: Quorum | None = None
     open: int = field(init=False)
 
     def __post_init__(self) -> None:

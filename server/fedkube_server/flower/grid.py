@@ -26,10 +26,12 @@ from fedkube.wire.limits import BATCH_BYTES
 from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
-from fedkube_server.flower.tracking import Tracker
-from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.flower.tracking import Handling, Tracker
+from fedkube_server.folds import sent_arrays
 from fedkube_server.halt import Halt
+from fedkube_server.quorum import Quorum
 from fedkube_server.recorder import Recorder
+from fedkube_server.seats import Seats
 
 _ERROR_CODES = {
     pb.Failure.APP_RAISED: ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
@@ -73,6 +75,7 @@ class ExchangeGrid(Grid):
         tracker: Tracker,
         recorder: Recorder,
         halt: Halt,
+        seats: Seats,
     ) -> None:
         self._run = run
         self._federation = federation
@@ -82,6 +85,7 @@ class ExchangeGrid(Grid):
         self._tracker = tracker
         self._recorder = recorder
         self._halt = halt
+        self._seats = seats
         self._mailbox = Mailbox(halt)
         self._task_ids = itertools.count(1)
         self._message_numbers = itertools.count(1)
@@ -112,16 +116,25 @@ class ExchangeGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """All logical clients; workers may come and go, clients stay."""
+        """A pool's clients, which stay while workers come and go, or the sites that are connected.
+
+        Waits until as many sites are there as a round needs.
+        """
         self._halt.check()
-        return list(self._federation.node_ids)
+        nodes = self._federation.node_ids
+        return (
+            [nodes[client] for client in self._seats.wait()] if self._seats.sites else list(nodes)
+        )
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """All logical clients, named by their partition."""
+        """The same with their names: of the site, or by their partition."""
         return [
-            NodeInfo(node_id=node, status="online", name=f"client-{index}")
-            for index, node in enumerate(self.get_node_ids())
+            NodeInfo(node_id=node, status="online", name=self._name(self._partitions[node]))
+            for node in self.get_node_ids()
         ]
+
+    def _name(self, client: int) -> str:
+        return self._seats.sites[client] if self._seats.sites else f"client-{client}"
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages; the ids are what ``pull_messages`` takes."""
@@ -151,16 +164,17 @@ class ExchangeGrid(Grid):
     ) -> Iterable[Message]:
         """Send messages and wait for their replies, in the order of the messages.
 
-        When time runs out, the replies that are there are given, and the others are not waited for
-        any more: their clients are cancelled, so that a straggler does not hold up the next round.
+        When time runs out, or enough have answered, the replies that are there are given, and the
+        others are not waited for any more: their clients are cancelled, so that a straggler does
+        not hold up the next round.
         """
         messages = list(messages)
         if not messages:
             return []
         batch = self._send(messages)
-        if not self._mailbox.wait(batch, timeout):
+        limit, reason = _time_limit(timeout, batch.quorum)
+        if not self._mailbox.wait(batch, limit):
             late = [sent.task for sent in batch.order if sent.outcome is None]
-            reason = f"no reply within the round's timeout of {timeout:g} s"
             self._driver.withdraw(late, pb.Failure.WITHDRAWN, reason)
             self._mailbox.wait(batch, None)
         replies = [
@@ -177,9 +191,8 @@ class ExchangeGrid(Grid):
         self._halt.check()
         handling = self._tracker.sending(messages)
         phase = handling.phase
-        batch = Batch(
-            phase, [self._sent(message) for message in messages], ends_phase=not handling.declared
-        )
+        order = [self._sent(message) for message in messages]
+        batch = Batch(phase, order, not handling.declared, handling.quorum)
         try:
             packed = _pack(messages, self._store)
         except Rejected as error:
@@ -195,9 +208,12 @@ class ExchangeGrid(Grid):
             metadata = sent.message.metadata
             key = (id(sent.message.content), metadata.message_type, metadata.group_id)
             if key not in outgoing:
-                outgoing[key] = self._outgoing(metadata, *packed[key[0]], handling.fold)
+                outgoing[key] = self._outgoing(metadata, *packed[key[0]], handling)
             tasks.append(self._task(batch, sent, outgoing[key], handling.admit))
+        surplus = handling.quorum.asked(task.id for task in tasks) if handling.quorum else []
         self._driver.submit(tasks)
+        if surplus:
+            self._driver.withdraw(surplus, pb.Failure.WITHDRAWN, _ENOUGH)
         return batch
 
     def _outgoing(
@@ -205,18 +221,21 @@ class ExchangeGrid(Grid):
         metadata: Metadata,
         content: pb.Content,
         blobs: list[StoredBlob],
-        fold: Fold | None,
+        handling: Handling,
     ) -> Outgoing:
         """What the messages of these contents, type and group have in common."""
+        fold = handling.fold
+        # Where the first so many answers close the phase, each has to come by itself and at once.
+        racing = handling.quorum is not None and handling.quorum.enough is not None
         number = next(self._message_numbers)
         timeout_s = self._federation.client_timeout_s
         nbytes = sum(len(blob.data) for blob in blobs)
         kind = Kind(
             key=number,
             pace=metadata.message_type,
-            foldable=fold is not None,
+            foldable=fold is not None and not racing,
             # A timeout is one call's, so each must be seen to begin and end.
-            most=1 if timeout_s else max(1, BATCH_BYTES // max(1, nbytes)),
+            most=1 if timeout_s or racing else max(1, BATCH_BYTES // max(1, nbytes)),
         )
         frame = pb.Task(
             timeout_s=timeout_s,
@@ -262,6 +281,16 @@ class ExchangeGrid(Grid):
             if batch.open == 1 and batch.ends_phase:
                 self._recorder.end(batch.phase)
         self._mailbox.put(batch, sent, outcome)
+        if batch.quorum is not None and (surplus := batch.quorum.settled(sent.task, not failure)):
+            self._driver.withdraw(surplus, pb.Failure.WITHDRAWN, _ENOUGH)
+
+
+def _time_limit(timeout: float | None, quorum: Quorum | None) -> tuple[float | None, str]:
+    """How long a batch is waited for, and what is said of those that are late."""
+    left = quorum.left() if quorum is not None else None
+    if left is not None and quorum is not None and (timeout is None or left < timeout):
+        return left, f"no reply within the round's deadline of {quorum.deadline_s:g} s"
+    return timeout, f"no reply within the round's timeout of {timeout:g} s" if timeout else ""
 
 
 def _pack(
@@ -283,6 +312,7 @@ def _pack(
     return packed
 
 
+_ENOUGH = "not needed: as many clients as were wanted have answered"
 _UNKNOWN_CLIENT = pb.Failure(
     code=pb.Failure.UNKNOWN_CLIENT, reason="there is no client with this node id"
 )

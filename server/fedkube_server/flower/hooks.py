@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.common import parameters_to_ndarrays
 from flwr.common.constant import ErrorCode
-from flwr.server import Server
+from flwr.server import Server, SimpleClientManager
 from flwr.server.strategy import Strategy as LegacyStrategy
 from flwr.server.strategy import fault_tolerant_fedavg, fedavgm
 from flwr.server.strategy import fedavg as legacy_fedavg
@@ -47,8 +47,9 @@ def install(tracker: Tracker) -> None:
         return
     for base, observers in ((Strategy, _MESSAGE_API), (LegacyStrategy, _LEGACY_API)):
         _watch(base, observers)
-    for module, name, stand_in in _AVERAGING:
+    for module, name, stand_in in _REPLACED:
         _replace(module, name, stand_in)
+    _wrap(SimpleClientManager, "sample", _sample_clients)
     _wrap(Server, "fit", _server_fit)
     _wrap(DefaultWorkflow, "__call__", _workflow)
 
@@ -210,6 +211,34 @@ def _guard_results(
     return call.replaced((_REPLIES, kept), (_FAILURES, [*call[_FAILURES], *refused]))
 
 
+# ----------------------------------------------------------------- who is asked
+
+
+def _chooses_for(phase: str) -> bool:
+    return phase in _inside.__dict__.get("names", ())
+
+
+def _sample_nodes(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """``sample_nodes``: the run's cohort may want another number of them for training."""
+    named = _named(method, args, kwargs)
+    if _chooses_for("configure_train"):
+        available = len(list(named["grid"].get_node_ids()))
+        named["sample_size"] = tracker.choosing(named["sample_size"], available)
+    return method(**named)
+
+
+def _sample_clients(
+    tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """``SimpleClientManager.sample``: the same for the older API."""
+    call = _Call(method, args, kwargs)
+    if not _chooses_for("configure_fit"):
+        return method(*args, **kwargs)
+    return call.replaced((0, tracker.choosing(call[0], len(args[0].clients))))
+
+
 # ----------------------------------------------------------------- means that were taken already
 
 
@@ -266,12 +295,13 @@ def _is_summed(first: Any, second: Any) -> bool:
     return bool(first) and all(array.size == 0 for array in first)
 
 
-_AVERAGING: list[tuple[ModuleType, str, Observer]] = [
+_REPLACED: list[tuple[ModuleType, str, Observer]] = [
     (fedavg, "aggregate_arrayrecords", _average_records),
     (legacy_fedavg, "aggregate", _average_results),
     (legacy_fedavg, "aggregate_inplace", _average_results),
     (fedavgm, "aggregate", _average_results),
     (fault_tolerant_fedavg, "aggregate", _average_results),
+    (fedavg, "sample_nodes", _sample_nodes),
 ]
 
 

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from fedkube.api.v1alpha1 import Cohort
 from fedkube.app.arrays import WireArray
 from fedkube.app.tracebacks import headline
 from fedkube.core.aggregation import STATED, Aggregation
+from fedkube.core.cohort import asked, share
 from fedkube.core.errors import AppInvalid, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
@@ -38,6 +40,7 @@ from fedkube_server.flower.rules import (
 )
 from fedkube_server.folds import Fold
 from fedkube_server.halt import Ending, Halt
+from fedkube_server.quorum import Quorum
 from fedkube_server.recorder import Recorder
 
 # Garbage is collected at the next phase after so many bytes of replies.
@@ -59,6 +62,7 @@ class _Declared:
     checked: bool = False
     fold: Fold | None = None
     admit_folded: Admission = admit_anything
+    quorum: Quorum | None = None
     used: bool = False  # whether its messages went over our grid at all
 
 
@@ -67,17 +71,21 @@ class Handling:
     """What is to be done with the replies to some messages.
 
     ``declared``: whether a strategy made the messages. ``fold``: the sum that their updates go
-    into.
+    into. ``quorum``: when the phase is closed though not all have answered.
     """
 
     admit: Admission
     phase: Phase
     declared: bool
     fold: Fold | None = None
+    quorum: Quorum | None = None
 
 
 class Tracker:
-    """Follows an app through its rounds. ``says``: what the app states of its aggregation."""
+    """Follows an app through its rounds.
+
+    ``says``: what the app states of its aggregation. ``cohort``: what the run asks of each round.
+    """
 
     def __init__(
         self,
@@ -85,11 +93,14 @@ class Tracker:
         halt: Halt,
         nodes: Sequence[int],
         says: Aggregation | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
         self.recorder = recorder
         self.halt = halt
         self._partitions = {node: partition for partition, node in enumerate(nodes)}
         self._says = says
+        self._cohort = cohort or Cohort()
+        self._wanted: int | None = None  # of the clients that are being chosen
         self._before = 0  # rounds of strategies that were started earlier
         self._newest = 0  # the newest round of a strategy
         self._collected = 0
@@ -110,6 +121,13 @@ class Tracker:
         self._before = self._newest
         self.recorder.rounds_planned = self._before + rounds
 
+    def choosing(self, wanted: int, available: int) -> int:
+        """A strategy wants so many of the clients for training: how many it is to ask."""
+        if self._cohort.fraction is not None:
+            wanted = share(available, self._cohort.fraction)
+        self._wanted = wanted
+        return asked(wanted, self._cohort.over_selection, available)
+
     def configured(
         self,
         name: str,
@@ -126,7 +144,28 @@ class Tracker:
         with self._writing():
             phase = self.recorder.begin(name, name, len(messages), self._newest)
         with self._lock:
-            self._declared = _Declared(name, strategy, aggregation, phase, messages)
+            self._declared = _Declared(
+                name, strategy, aggregation, phase, messages, quorum=self._quorum(name, messages)
+            )
+
+    def _quorum(self, name: str, messages: Sequence[object]) -> Quorum | None:
+        """When the phase is closed; the run is ended where its cohort cannot be had."""
+        cohort, (wanted, self._wanted) = self._cohort, (self._wanted, None)
+        chosen = cohort.fraction is not None or cohort.over_selection > 1
+        enough = None
+        if name == "train" and chosen:
+            if wanted is None:
+                message = (
+                    "the run's cohort says how many clients are to be asked, and the strategy "
+                    "chooses them in a way of its own"
+                )
+                hint = "leave out cohort.fraction and cohort.overSelection"
+                self.halt.set(Ending.of(AppInvalid(message, hint=hint)))
+                self.halt.check()
+            enough = wanted if wanted is not None and wanted < len(messages) else None
+        if enough is None and cohort.deadline_seconds is None:
+            return None
+        return Quorum(enough, cohort.deadline_seconds)
 
     def unchecked(self, aggregation: Callable[..., Any]) -> bool:
         """Whether the replies that this method of Flower's is given still have to be checked.
@@ -173,8 +212,8 @@ class Tracker:
             declared, self._declared = self._declared, None
         if declared is not None:
             self.recorder.end(declared.phase)
-            if name == "train" and declared.used and not declared.phase.clients:
-                self._give_up(declared.phase)
+            if name == "train" and declared.used:
+                self._check_updates(declared.phase)
         if metrics:
             self.recorder.metrics(name, numbers(metrics))
         if arrays is not None:
@@ -201,6 +240,21 @@ class Tracker:
         except FedKubeError as error:
             self.halt.set(Ending.of(error))
             self.halt.check()
+
+    def _check_updates(self, phase: Phase) -> None:
+        """A round with too few updates ends the run: its model is not what was asked for."""
+        if not phase.clients:
+            self._give_up(phase)
+        counted, minimum = len(phase.clients), self._cohort.minimum
+        if minimum is None or counted >= minimum:
+            return
+        why = f": {headline(phase.failures[0].reason)}" if phase.failures else ""
+        message = (
+            f"{counted} of the {phase.asked} clients of a round answered, and cohort.minimum is "
+            f"{minimum}{why}"
+        )
+        self.halt.set(Ending(RunEvent.BROKE, "TooFewUpdates", message))
+        self.halt.check()
 
     def _give_up(self, phase: Phase) -> None:
         """A round that nobody trained in: the next would start from where this one did."""
@@ -240,10 +294,12 @@ class Tracker:
         declared.sent = sent
         if declared.fold is not None:
             declared.checked = True
-            return Handling(declared.admit_folded, declared.phase, True, declared.fold)
+            return Handling(
+                declared.admit_folded, declared.phase, True, declared.fold, declared.quorum
+            )
         declared.checked = is_flowers(declared.strategy, declared.aggregation)
         check = admission(declared.strategy, declared.aggregation, sent)
-        return Handling(check, declared.phase, True)
+        return Handling(check, declared.phase, True, quorum=declared.quorum)
 
     def _takes_mean(self, declared: _Declared) -> bool:
         if declared.name != "train":

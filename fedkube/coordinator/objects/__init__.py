@@ -1,0 +1,43 @@
+"""What a run is made of on a cluster: each object as Kubernetes takes it. Pure.
+
+All of a run's objects have names that follow from its own, so that creating one twice is the same
+as creating it once, whoever does it.
+"""
+
+from fedkube.coordinator.objects.base import (
+    PORT,
+    ROLE_LABEL,
+    RUN_LABEL,
+    SITE_LABEL,
+    Defaults,
+    Object,
+    Run,
+    labels,
+)
+from fedkube.coordinator.objects.contents import certificates, claim, orders
+from fedkube.coordinator.objects.events import event
+from fedkube.coordinator.objects.jobs import server_job, worker_jobs
+from fedkube.coordinator.objects.network import disruption_budget, policies, service
+from fedkube.coordinator.objects.reader import reader_command, reader_pod
+
+__all__ = [
+    "PORT",
+    "ROLE_LABEL",
+    "RUN_LABEL",
+    "SITE_LABEL",
+    "Defaults",
+    "Object",
+    "Run",
+    "certificates",
+    "claim",
+    "disruption_budget",
+    "event",
+    "labels",
+    "orders",
+    "policies",
+    "reader_command",
+    "reader_pod",
+    "server_job",
+    "service",
+    "worker_jobs",
+]

@@ -1,0 +1,141 @@
+"""The pods of a run: what each gets, whoever it is. All fit Pod Security's `restricted`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fedkube.api.v1alpha1.federated_run import Bundle
+from fedkube.api.v1alpha1.groups import PodOverrides
+from fedkube.coordinator.objects.base import (
+    TLS_FOLDER,
+    UNPACKED_FOLDER,
+    Defaults,
+    Object,
+    Run,
+    labels,
+)
+from fedkube.wire.identity import Role
+
+_BUNDLE = "/etc/fedkube/bundle"
+_USER = 10001
+_TMP = {"name": "fedkube-tmp", "mountPath": "/tmp"}  # noqa: S108 - a volume of the pod's own
+
+
+@dataclass(slots=True)
+class Container:
+    """What a pod's container does. ``certificate``: its files' name in the run's Secret."""
+
+    role: Role
+    certificate: str
+    command: list[str]
+    wanted: PodOverrides
+    volumes: list[Object] = field(default_factory=list)
+    mounts: list[Object] = field(default_factory=list)
+
+
+def pod_template(run: Run, defaults: Defaults, container: Container) -> Object:
+    """A pod of the run: metadata and spec."""
+    wanted = container.wanted
+    volumes = [
+        {"name": "fedkube-tls", "secret": _certificate(run, container.certificate)},
+        {"name": "fedkube-tmp", "emptyDir": {}},
+        *container.volumes,
+        *wanted.volumes,
+    ]
+    mounts = [
+        {"name": "fedkube-tls", "mountPath": TLS_FOLDER, "readOnly": True},
+        _TMP,
+        *container.mounts,
+        *wanted.volume_mounts,
+    ]
+    shared = _shared(run, defaults, wanted)
+    inits = []
+    if run.spec.app.bundle is not None:
+        unpacked = {"name": "fedkube-app", "mountPath": UNPACKED_FOLDER}
+        volumes.append({"name": "fedkube-app", "emptyDir": {}})
+        mounts.append({**unpacked, "readOnly": True})
+        init, packed = _unpacking(run.spec.app.bundle)
+        init["volumeMounts"] = [unpacked, _TMP, *init["volumeMounts"]]
+        inits.append({**shared, **init, "resources": _resources(wanted)})
+        volumes += packed
+    serving = {
+        **shared,
+        "name": str(container.role),
+        "command": container.command,
+        "volumeMounts": mounts,
+        "resources": _resources(wanted),
+    }
+    spec: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": 10,
+        "initContainers": inits,
+        "containers": [serving],
+        "volumes": volumes,
+        "imagePullSecrets": [{"name": name} for name in defaults.pull_secrets],
+        "nodeSelector": wanted.node_selector,
+        "tolerations": wanted.tolerations,
+        "affinity": wanted.affinity,
+        "priorityClassName": wanted.priority_class_name,
+    }
+    return {
+        "metadata": {"labels": labels(run, str(container.role))},
+        "spec": {key: value for key, value in spec.items() if value not in ([], {}, "")},
+    }
+
+
+def _certificate(run: Run, file: str) -> Object:
+    items = [
+        {"key": "ca.pem", "path": "ca.pem"},
+        {"key": f"{file}.pem", "path": "cert.pem"},
+        {"key": f"{file}-key.pem", "path": "key.pem"},
+    ]
+    return {"secretName": run.child("tls"), "items": items, "defaultMode": 0o440}
+
+
+def _shared(run: Run, defaults: Defaults, wanted: PodOverrides) -> Object:
+    """What all containers of a pod have in common."""
+    environment = [
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "PYTHONUNBUFFERED", "value": "1"},
+        # Strings hash alike in all processes of a run, so sets of them have one order.
+        {"name": "PYTHONHASHSEED", "value": str(run.seed % 2**32)},
+        {"name": "FLWR_TELEMETRY_ENABLED", "value": "0"},
+        {"name": "HOME", "value": "/tmp"},  # noqa: S108
+        *(each.model_dump(by_alias=True) for each in wanted.env),
+    ]
+    secrets = [{"secretRef": {"name": name}} for name in wanted.env_from_secrets]
+    return {
+        "image": run.spec.app.image or defaults.image,
+        "imagePullPolicy": defaults.pull_policy,
+        "env": environment,
+        **({"envFrom": secrets} if secrets else {}),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _resources(wanted: PodOverrides) -> Object:
+    return wanted.resources.model_dump(by_alias=True)
+
+
+def _unpacking(bundle: Bundle) -> tuple[Object, list[Object]]:
+    """The init container that puts the app in its place, and the volumes that it needs for it."""
+    source, mounts, volumes = bundle.url, [], []
+    if bundle.config_map:
+        source = f"{_BUNDLE}/app.zip"
+        mounts = [{"name": "fedkube-bundle", "mountPath": _BUNDLE, "readOnly": True}]
+        volumes = [{"name": "fedkube-bundle", "configMap": {"name": bundle.config_map}}]
+    unpack = ["python3", "-m", "fedkube.app.bundle", source, bundle.sha256, UNPACKED_FOLDER]
+    return {"name": "app", "command": unpack, "volumeMounts": mounts}, volumes
