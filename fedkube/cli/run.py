@@ -18,6 +18,7 @@ import typer
 from fedkube import __version__
 from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec, Server
 from fedkube.app import project
+from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for
 from fedkube.core import ids, planner
 from fedkube.core.errors import Exit, Usage
@@ -84,6 +85,9 @@ def run(
             show_default=False,
         ),
     ] = None,
+    cohort: Annotated[
+        list[str] | None, typer.Option("--cohort", help=cohorts.HELP, show_default=False)
+    ] = None,
     threads: Annotated[
         int, typer.Option("--threads", help="CPU threads that a client computes with.")
     ] = 1,
@@ -112,6 +116,7 @@ def run(
         app=str(loaded.folder),
         run_config=config,
         pool=Pool(clients=count, client_timeout_s=_positive(client_timeout), threads=threads),
+        cohort=cohorts.read(cohort or [], count),
         server=Server(listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}"),
         checkpoints=Checkpoints(
             every=_in_range("--checkpoint-every", checkpoint_every, 0),

@@ -1,9 +1,12 @@
-from __future__ import annotations
+from __future__ import functools
 
 import hashlib
 import io
+import re
+import threading
 import zipfile
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,35 @@ def test_what_is_unfit_is_refused_and_nothing_written(
 def test_another_digest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AppInvalid, match="another digest"):
         bundle.unpack(zipped(("a", b"")), "0" * 64, tmp_path)
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A folder behind a URL."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_bundle_is_fetched_from_where_it_is(shelf):
+    folder, url = shelf
+    (folder / "app.zip").write_bytes(b"packed")
+    assert bundle.fetch(f"{url}/app.zip") == b"packed"
+    assert bundle.fetch(str(folder / "app.zip")) == b"packed"
+
+
+def test_a_bundle_that_cannot_be_fetched_is_named(shelf):
+    _, url = shelf
+    for where in (f"{url}/not-there.zip", "http://127.0.0.1:9/app.zip", "nowhere://a/b.zip"):
+        with pytest.raises(AppInvalid, match=re.escape(f"cannot be fetched from {where}")):
+            bundle.fetch(where)
+
+
+def test_a_bundle_that_is_too_large_is_not_read_to_its_end(shelf, monkeypatch):
+    folder, url = shelf
+    monkeypatch.setattr(bundle, "MAX_FETCHED", 1000)
+    (folder / "app.zip").write_bytes(bytes(1001))
+    with pytest.raises(AppInvalid, match="larger than 1,000 bytes"):
+        bundle.fetch(f"{url}/app.zip")

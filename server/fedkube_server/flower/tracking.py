@@ -150,22 +150,24 @@ class Tracker:
 
     def _quorum(self, name: str, messages: Sequence[object]) -> Quorum | None:
         """When the phase is closed; the run is ended where its cohort cannot be had."""
-        cohort, (wanted, self._wanted) = self._cohort, (self._wanted, None)
-        chosen = cohort.fraction is not None or cohort.over_selection > 1
-        enough = None
-        if name == "train" and chosen:
-            if wanted is None:
-                message = (
-                    "the run's cohort says how many clients are to be asked, and the strategy "
-                    "chooses them in a way of its own"
-                )
-                hint = "leave out cohort.fraction and cohort.overSelection"
-                self.halt.set(Ending.of(AppInvalid(message, hint=hint)))
-                self.halt.check()
-            enough = wanted if wanted is not None and wanted < len(messages) else None
-        if enough is None and cohort.deadline_seconds is None:
-            return None
-        return Quorum(enough, cohort.deadline_seconds)
+        wanted, self._wanted = self._wanted, None
+        if name == "train" and wanted is None:
+            self._refuse_choice()
+        enough = wanted if wanted is not None and wanted < len(messages) else None
+        deadline_s = self._cohort.deadline_seconds
+        return Quorum(enough, deadline_s) if enough or deadline_s else None
+
+    def _refuse_choice(self) -> None:
+        """End a run whose cohort cannot be chosen, since the app chooses its clients itself."""
+        if self._cohort.fraction is None and self._cohort.over_selection == 1:
+            return
+        error = AppInvalid(
+            "the run's cohort says how many clients are asked, and the app chooses them in a way "
+            "of its own",
+            hint="leave out the cohort's fraction and over-selection",
+        )
+        self.halt.set(Ending.of(error))
+        self.halt.check()
 
     def unchecked(self, aggregation: Callable[..., Any]) -> bool:
         """Whether the replies that this method of Flower's is given still have to be checked.
@@ -281,9 +283,10 @@ class Tracker:
                 return Handling(admit_anything, declared.phase, True)
             return self._declared_handling(declared, messages[0].content)
         kind = messages[0].metadata.message_type if messages else name
+        quorum = self._quorum(name, messages)
         with self._writing():
             phase = self.recorder.begin(name, kind, len(messages))
-        return Handling(admit_anything, phase, False)
+        return Handling(admit_anything, phase, False, quorum=quorum)
 
     def _declared_handling(self, declared: _Declared, sent: RecordDict) -> Handling:
         if declared.sent is None and self._takes_mean(declared):
@@ -332,6 +335,8 @@ class Tracker:
         with self._lock:
             if self._declared is not None and self._declared.phase is phase:
                 return
+        if self._cohort.minimum is not None and category_of(phase.message_type) == "train":
+            self._check_updates(phase)
         means = mean_metrics(replies)
         if means and not phase.metrics:
             phase.metrics = means
@@ -339,8 +344,13 @@ class Tracker:
 
 def category(messages: Sequence[Message]) -> str:
     """The phase that messages belong to by their type."""
-    kinds = {message.metadata.message_type.partition(".")[0] for message in messages}
-    kind = kinds.pop() if len(kinds) == 1 else "query"
+    kinds = {category_of(message.metadata.message_type) for message in messages}
+    return kinds.pop() if len(kinds) == 1 else "query"
+
+
+def category_of(message_type: str) -> str:
+    """The phase that messages of a type belong to."""
+    kind = message_type.partition(".")[0]
     return kind if kind in _CATEGORIES else "query"
 
 

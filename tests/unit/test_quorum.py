@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from fedkube_server.quorum import Quorum
+
+
+def test_as_many_answers_as_are_wanted_close_the_phase():
+    quorum = Quorum(2, None)
+    assert quorum.asked([1, 2, 3, 4]) == []
+    assert quorum.settled(1, True) == []
+    assert quorum.settled(2, False) == [], "a failure is no answer"
+    assert quorum.settled(3, True) == [4]
+    assert quorum.settled(4, False) == [], "each is taken back once"
+    assert quorum.asked([5]) == [5], "what is sent later is too late"
+
+
+def test_without_a_number_all_are_waited_for():
+    quorum = Quorum(None, None)
+    assert quorum.asked([1, 2]) == []
+    assert quorum.settled(1, True) == []
+    assert quorum.left() is None
+
+
+def test_the_deadline_is_the_phases_and_not_each_messages():
+    now = [100.0]
+    quorum = Quorum(None, 60.0, lambda: now[0])
+    now[0] = 150.0
+    assert quorum.left() == 10.0
+    now[0] = 200.0
+    assert quorum.left() == 0.0
