@@ -1,5 +1,6 @@
-from __future__ import functools
+from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
