@@ -252,6 +252,15 @@ def invalid(
     return status
 
 
+def say_what_is_in_force(status: FederatedRunStatus, deviation: str, now: datetime) -> None:
+    """Tell of a run that goes on otherwise than its object says by now, until it does not."""
+    if deviation:
+        message = f"the run goes on as it was begun: {deviation}"
+        _say(status, "SpecInForce", False, "NotInForce", message, now)
+    elif any(each.type == "SpecInForce" for each in status.conditions):
+        _say(status, "SpecInForce", True, "InForce", "the run is as its object says", now)
+
+
 def _say(
     status: FederatedRunStatus, kind: str, holds: bool, reason: str, message: str, now: datetime
 ) -> None:

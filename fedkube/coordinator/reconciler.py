@@ -17,6 +17,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
 from fedkube.api.v1alpha1.federated_run import MAX_NAME, MAX_NAME_AND_SITE
@@ -30,6 +31,8 @@ log = logging.getLogger("fedkube.coordinator")
 Key = tuple[str, str]
 
 _RETRY_S = 5.0
+# A run's server keeps the spec as an annotation, and 256 KiB of those is the most.
+_MAX_SPEC = 200_000
 _RECONCILED = Counter("fedkube_reconciliations_total", "Times that a run was looked at")
 _FAILED = Counter("fedkube_reconciliation_failures_total", "Those that failed and are tried again")
 _CALLS = Gauge("fedkube_api_calls", "Requests sent to the cluster's API so far")
@@ -91,12 +94,7 @@ class Reconciler:
         self._wake_queued()
 
     def _wake_queued(self) -> None:
-        queued = [
-            (body["metadata"]["creationTimestamp"], key)
-            for key, body in self._runs.items()
-            if body.get("status", {}).get("state", "Queued") == "Queued"
-        ]
-        for _, key in sorted(queued)[: self._max_runs]:
+        for key in sorted(self._queued(), key=self._turn)[: self._max_runs]:
             self.look_at(key)
 
     # ------------------------------------------------------------- what is done
@@ -135,7 +133,7 @@ class Reconciler:
         now = datetime.now(UTC).replace(microsecond=0)
         before = FederatedRunStatus.model_validate(body.get("status", {}))
         try:
-            run = read(body)
+            run, deviation = in_force(body, self._begun(key, metadata["uid"]))
         except ValueError as error:
             if before.state.final and before.observed_generation == metadata["generation"]:
                 return None
@@ -148,6 +146,7 @@ class Reconciler:
             before = FederatedRunStatus()
         seen = await self._with_complaints(run, self._seen(key, run), now)
         decision = plan.decide(run, before, seen, self._has_room(key), now)
+        plan.say_what_is_in_force(decision.status, deviation, now)
         await self._act(run, decision, seen)
         await self._write(body, before, decision.status)
         return decision.again_s
@@ -237,10 +236,27 @@ class Reconciler:
     # ------------------------------------------------------------- what is known
 
     def _has_room(self, key: Key) -> bool:
+        """Whether a run may begin now: so few go on, and those that are older go first."""
         going = sum(
             other != key and _goes_on(body.get("status", {})) for other, body in self._runs.items()
         )
-        return going < self._max_runs
+        mine = self._turn(key)
+        ahead = sum(self._turn(other) < mine for other in self._queued() if other != key)
+        return going + ahead < self._max_runs
+
+    def _queued(self) -> list[Key]:
+        return [key for key, body in self._runs.items() if _waits(body)]
+
+    def _turn(self, key: Key) -> tuple[str, Key]:
+        return self._runs[key]["metadata"]["creationTimestamp"], key
+
+    def _begun(self, key: Key, uid: str) -> str | None:
+        """The spec that the run was begun with, where it has a server."""
+        job = self._children[key].get(("Job", f"{key[1]}-server"))
+        if job is None or _owner(job) != uid:
+            return None
+        spec: str | None = job["metadata"].get("annotations", {}).get(objects.SPEC_ANNOTATION)
+        return spec
 
     def _seen(self, key: Key, run: Run) -> plan.Seen:
         children = self._children[key]
@@ -278,10 +294,41 @@ class Reconciler:
         return replace(seen, complaints=complaints)
 
 
+# What a run takes note of at any time; a pool's workers besides.
+_CHANGEABLE = ("suspend", "active_deadline_seconds", "ttl_seconds_after_finished")
+
 _WARNINGS = {
     "ImageCannotBePulled", "NoNodeFits", "PodCannotStart", "PodCrashes", "WorkersGaveUp",
-    "InvalidSpec", "QuotaUsedUp", "PodsForbidden", "WaitingForSites",
+    "InvalidSpec", "QuotaUsedUp", "PodsForbidden", "WaitingForSites", "NotInForce",
 }  # fmt: skip
+
+
+def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:
+    """The run as it goes on, and in what way that is not what its object says now.
+
+    ``begun``: the spec that it was begun with. Of what was changed since, only that counts which
+    can be changed while it runs.
+    """
+    if begun is None:
+        return read(body), ""
+    before = FederatedRunSpec.model_validate_json(begun)
+    try:
+        now = read(body).spec
+    except ValueError as error:
+        return read({**body, "spec": json.loads(begun)}), str(error)
+    changes: dict[str, Any] = {name: getattr(now, name) for name in _CHANGEABLE}
+    if before.pool is not None and now.pool is not None:
+        changes["pool"] = before.pool.model_copy(update={"workers": now.pool.workers})
+    spec = before.model_copy(update=changes)
+    fixed = [
+        to_camel(name)
+        for name in type(spec).model_fields
+        if getattr(spec, name) != getattr(now, name)
+    ]
+    deviation = f"{', '.join(fixed)} cannot be changed in a run that has begun" if fixed else ""
+    metadata = body["metadata"]
+    names = (metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"])
+    return Run(*names, spec), deviation
 
 
 def read(body: Mapping[str, Any]) -> Run:
@@ -291,6 +338,9 @@ def read(body: Mapping[str, Any]) -> Run:
         raise ValueError(f"the run's name is longer than {MAX_NAME} characters")
     if "." in metadata["name"]:
         raise ValueError("the run's name has a dot in it, and its parts' names may have none")
+    size = len(json.dumps(body.get("spec", {})))
+    if size > _MAX_SPEC:
+        raise ValueError(f"spec: it takes {size:,} characters, and at most {_MAX_SPEC:,} fit")
     try:
         spec = FederatedRunSpec.model_validate(body.get("spec", {}))
     except ValidationError as error:
@@ -317,6 +367,13 @@ def _was_invalid(status: FederatedRunStatus) -> bool:
 
 def _goes_on(status: Mapping[str, Any]) -> bool:
     return status.get("state") in (State.PENDING, State.RUNNING)
+
+
+def _waits(body: Object) -> bool:
+    """Whether a run would begin if there were room."""
+    queued = body.get("status", {}).get("state", State.QUEUED) == State.QUEUED
+    dismissed = body["spec"].get("suspend") or body["metadata"].get("deletionTimestamp")
+    return queued and not dismissed
 
 
 def _owner(body: Object) -> str | None:

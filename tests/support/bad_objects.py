@@ -84,4 +84,8 @@ BAD: dict[str, dict[str, Any]] = {
         "pool": {"clients": 2},
         "server": {"exposure": {"type": "ExternalName"}},
     },
+    "a spec that is too large": {
+        "pool": {"clients": 2},
+        "runConfig": {f"key-{number}": "x" * 100 for number in range(2000)},
+    },
 }

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from fedkube.coordinator.objects import Defaults
 from fedkube.coordinator.reconciler import Reconciler
 
@@ -22,6 +24,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
         self.statuses: list[Object] = []
+        self.scaled: dict[str, int] = {}
         self.failures = 0
 
     def create(self, body: Object) -> bool:
@@ -34,6 +37,8 @@ class FakeCluster:
     def patch(self, kind: str, namespace: str, name: str, change: Object, sub: str = "") -> None:
         if kind == "FederatedRun":
             self.statuses.append(change["status"])
+        else:
+            self.scaled[name] = change["spec"]["parallelism"]
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         self.objects.pop((kind, name), None)
@@ -143,8 +148,57 @@ def test_the_oldest_runs_go_first_and_the_others_wait() -> None:
             it.saw_run(each, False)
 
     play(cluster, all_arrive, max_runs=1)
-    assert cluster.names("Job") == ["r0-server", "r0-workers"]
-    assert [each["state"] for each in cluster.statuses] == ["Pending", "Queued", "Queued"]
+    assert cluster.names("Job") == ["r2-server", "r2-workers"]
+    assert [each["status"]["state"] for each in runs] == ["Queued", "Queued", "Pending"]
+
+
+def test_a_suspended_run_holds_up_nobody() -> None:
+    cluster = FakeCluster()
+    older, newer = a_run("old", "0" * 8, "1"), a_run("new", "1" * 8, "2")
+    older["spec"]["suspend"] = True
+
+    def both_arrive(it: Reconciler) -> None:
+        it.saw_run(older, False)
+        it.saw_run(newer, False)
+
+    play(cluster, both_arrive, max_runs=1)
+    assert cluster.names("Job") == ["new-server", "new-workers"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint", "workers"),
+    [
+        ({"pool": {"clients": 4, "workers": 3}}, None, 3),
+        ({"pool": {"clients": 9, "workers": 3}}, "pool cannot be changed", 3),
+        ({"pool": {"clients": 4, "workers": 2}, "seed": 3}, "seed cannot be changed", None),
+        ({"pool": {"clients": 1}}, "spec.pool.clients", None),
+    ],
+    ids=["workers", "clients", "seed", "invalid"],
+)
+def test_a_run_that_has_begun_goes_on_as_it_was_begun(
+    change: Object, complaint: str | None, workers: int | None
+) -> None:
+    cluster, run = FakeCluster(), a_run()
+
+    def edit(it: Reconciler) -> None:
+        for part in ("server", "workers"):
+            job = cluster.objects["Job", f"r-{part}"]
+            job["metadata"] |= {"uid": part, "creationTimestamp": "2026-01-01T00:00:00Z"}
+            it.saw_child("Job", job, False)
+        run["spec"] = change
+        run["metadata"]["generation"] = 2
+        it.saw_run(run, False)
+
+    play(cluster, lambda it: it.saw_run(run, False), edit)
+    assert run["status"]["state"] == "Pending"
+    assert run["status"]["observedGeneration"] == 2
+    told = {each["type"]: each for each in run["status"]["conditions"]}
+    if complaint is None:
+        assert "SpecInForce" not in told
+    else:
+        assert told["SpecInForce"]["status"] == "False"
+        assert complaint in told["SpecInForce"]["message"]
+    assert cluster.scaled == ({"r-workers": workers} if workers else {})
 
 
 def test_the_end_of_one_run_is_the_beginning_of_another() -> None:

@@ -15,6 +15,8 @@ Object = dict[str, Any]
 RUN_LABEL = "fedkube.io/run"
 ROLE_LABEL = "fedkube.io/role"
 SITE_LABEL = "fedkube.io/site"
+# Of the server's Job: the spec that the run was begun with.
+SPEC_ANNOTATION = "fedkube.io/spec"
 PORT = 8470
 RUN_FOLDER = "/var/lib/fedkube/run"
 ORDERS_FOLDER = "/etc/fedkube/orders"

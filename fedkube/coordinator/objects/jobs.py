@@ -10,6 +10,7 @@ from fedkube.coordinator.objects.base import (
     PORT,
     RUN_FOLDER,
     SITE_LABEL,
+    SPEC_ANNOTATION,
     TLS_FOLDER,
     Defaults,
     Object,
@@ -50,9 +51,13 @@ def server_job(run: Run, defaults: Defaults) -> Object:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(run, "server", "server"),
+        "metadata": metadata(run, "server", "server") | {"annotations": _begun(run)},
         "spec": {"backoffLimit": run.spec.backoff_limit, "template": pod},
     }
+
+
+def _begun(run: Run) -> dict[str, str]:
+    return {SPEC_ANNOTATION: run.spec.model_dump_json(by_alias=True, exclude_defaults=True)}
 
 
 def worker_jobs(run: Run, defaults: Defaults) -> list[Object]:
