@@ -13,22 +13,18 @@ from typing import Any
 
 import kopf
 from kubernetes import client
-from kubernetes.leaderelection import electionconfig, leaderelection
-from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
-from prometheus_client import start_http_server
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from fedkube.api.v1alpha1 import federated_run as api
-from fedkube.coordinator import cluster
+from fedkube.coordinator import cluster, election, health
 from fedkube.coordinator.objects import RUN_LABEL, Defaults, Object
 from fedkube.coordinator.reconciler import Reconciler
 
 log = logging.getLogger("fedkube.coordinator")
 
 _PREFIX = "FEDKUBE_"
-# A leader that is cut off ends well before another may take its place.
-_LEASE_S, _RENEW_S, _RETRY_S = 15, 10, 2
+_BEAT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,14 +43,17 @@ class Settings:
 
     @classmethod
     def read(cls) -> Settings:
-        """Those that are set."""
+        """Those that are set; ValueError with a sentence for each that will not do."""
         words = {
             name.removeprefix(_PREFIX).lower(): value
             for name, value in os.environ.items()
             if name.startswith(_PREFIX) and value
         }
         known = {name: words[name] for name in cls.__dataclass_fields__ if name in words}
-        return cls(**known)  # type: ignore[arg-type]
+        try:
+            return cls(**known)  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise ValueError("; ".join(_complaint(each) for each in error.errors())) from None
 
     def defaults(self) -> Defaults:
         """What runs get that say nothing else."""
@@ -69,6 +68,13 @@ class Settings:
             },
             self.namespace,
         )
+
+
+def _complaint(error: Any) -> str:
+    variable = _PREFIX + str(error["loc"][-1]).upper()
+    if error["type"] in ("missing", "missing_argument"):
+        return f"the environment variable {variable} is not set"
+    return f"{variable}={error['input']}: {error['msg']}"
 
 
 def _register(registry: kopf.OperatorRegistry, reconciler: Reconciler) -> None:
@@ -108,19 +114,24 @@ def _plain(body: Any) -> Object:
     return found
 
 
-async def operate(settings: Settings, api_client: client.ApiClient) -> None:
+async def operate(settings: Settings, api_client: client.ApiClient, pulse: health.Pulse) -> None:
     """Coordinate until cancelled."""
     reconciler = Reconciler(cluster.Cluster(api_client), settings.defaults(), settings.max_runs)
     registry = kopf.OperatorRegistry()
     _register(registry, reconciler)
-    started: list[asyncio.Task[None]] = []
-
-    @kopf.on.startup(registry=registry)
-    async def begin(**_: Any) -> None:
-        started.append(asyncio.create_task(reconciler.run()))
-
     spaces = (settings.namespaces or settings.namespace).split()
-    await kopf.operator(registry=registry, standalone=True, namespaces=spaces)
+    # None of the three ends by itself: when one does, so do the others, and the process.
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(reconciler.run())
+        tasks.create_task(_beat(pulse))
+        await kopf.operator(registry=registry, standalone=True, namespaces=spaces)
+        raise RuntimeError("the watches have ended")
+
+
+async def _beat(pulse: health.Pulse) -> None:
+    while True:
+        pulse.turned()
+        await asyncio.sleep(_BEAT_S)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
@@ -133,25 +144,36 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     for quiet in ("kopf", "leaderelection"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
-    settings = Settings.read()
+    try:
+        settings = Settings.read()
+    except ValueError as error:
+        sys.exit(f"the coordinator cannot start: {error}")
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    start_http_server(settings.port)
+    pulse = health.Pulse()
+    health.serve(pulse, settings.port)
     api_client = cluster.load()
 
     def lead() -> None:
         log.info("leading")
         try:
-            asyncio.run(operate(settings, api_client))
+            asyncio.run(operate(settings, api_client, pulse))
         except BaseException:
             log.exception("the coordinator cannot go on")
         finally:
             os._exit(1)
 
-    lock = LeaseLock(f"{settings.release}-coordinator", settings.namespace, settings.pod)
-    election = electionconfig.Config(lock, _LEASE_S, _RENEW_S, _RETRY_S, lead, lambda: os._exit(1))
+    def end() -> None:
+        log.error("the lease is lost, so that another may lead")
+        os._exit(1)
+
     # The library waits for signals of its own in the main thread's stead.
-    thread = threading.Thread(target=leaderelection.LeaderElection(election).run, daemon=True)
+    thread = threading.Thread(
+        target=election.lead,
+        args=(f"{settings.release}-coordinator", settings.namespace, settings.pod),
+        kwargs={"pulse": pulse, "begin": lead, "end": end},
+        daemon=True,
+    )
     thread.start()
     thread.join()
     sys.exit(1)

@@ -1,0 +1,91 @@
+"""The lease by which one coordinator of several leads."""
+
+# The library is untyped.
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from kubernetes.leaderelection import electionconfig, leaderelection
+from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from urllib3.exceptions import HTTPError
+
+from fedkube.coordinator.health import Pulse
+
+log = logging.getLogger("fedkube.coordinator")
+
+# A leader that is cut off ends before another may take its place: from its last success it waits
+# _RETRY_S, tries for _RENEW_S, and the last try (two requests, and a pause) may begin at the end of
+# that: 2 + 6 + 2 x 3 + 2 = 16 s at most.
+_LEASE_S, _RENEW_S, _RETRY_S, _TIMEOUT_S = 20, 6, 2, 3
+
+
+class _Lock(LeaseLock):
+    """A lease of which an API server that is away is asked again, in bounded time.
+
+    The library's own waits for an answer for ever, in which time another could take the lease, and
+    ends the election when there is no connection.
+    """
+
+    def __init__(self, name: str, namespace: str, identity: str, pulse: Pulse) -> None:
+        super().__init__(name, namespace, identity)
+        self._pulse = pulse
+        self._told = ""
+        settings = client.Configuration.get_default_copy()
+        settings.retries = False  # the election tries again by itself, and counts the seconds
+        self.api_instance = client.CoordinationV1Api(client.ApiClient(settings))
+        for call in ("read", "create", "replace"):
+            method = f"{call}_namespaced_lease"
+            bounded = partial(getattr(self.api_instance, method), _request_timeout=_TIMEOUT_S)
+            setattr(self.api_instance, method, bounded)
+
+    def get(self, name: str, namespace: str) -> tuple[bool, Any]:
+        """The lease's record, or why there is none."""
+        try:
+            found, record = super().get(name, namespace)
+        except HTTPError as error:
+            found, record = False, ApiException(0, str(error))
+        # There is no lease before the first coordinator has made it.
+        self._note(None if found or record.status == 404 else record)
+        return found, record
+
+    def create(self, name: str, namespace: str, election_record: Any) -> bool:
+        """Make the lease; False if that did not work."""
+        return self._write(super().create, name, namespace, election_record)
+
+    def update(self, name: str, namespace: str, updated_record: Any) -> bool:
+        """Take or renew the lease; False if that did not work."""
+        return self._write(super().update, name, namespace, updated_record)
+
+    def _write(self, call: Callable[..., bool], *arguments: Any) -> bool:
+        try:
+            return call(*arguments)
+        except HTTPError as error:
+            self._note(ApiException(0, str(error)))
+            return False
+
+    def _note(self, error: ApiException | None) -> None:
+        self._pulse.asked(error is None)
+        told = f"{error.status} {error.reason}" if error else ""
+        if told and told != self._told:
+            log.warning("the lease cannot be read or written, which is tried again: %s", told)
+        self._told = told
+
+
+def lead(
+    name: str,
+    namespace: str,
+    identity: str,
+    pulse: Pulse,
+    begin: Callable[[], None],
+    end: Callable[[], None],
+) -> None:
+    """Wait for the lease, ``begin`` in a thread of its own, and ``end`` when it is lost."""
+    lock = _Lock(name, namespace, identity, pulse)
+    election = electionconfig.Config(lock, _LEASE_S, _RENEW_S, _RETRY_S, begin, end)
+    leaderelection.LeaderElection(election).run()

@@ -1,0 +1,268 @@
+"""What the coordinator answers to the kubelet and to Prometheus, and when it gives up the lead."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+from prometheus_client.parser import text_string_to_metric_families
+
+from fedkube.coordinator import election, health, reconciler
+from fedkube.coordinator.__main__ import Settings
+
+CHART = Path(__file__).parents[2] / "helm" / "fedkube"
+
+
+@pytest.fixture
+def pulse(clock: Any) -> health.Pulse:
+    return health.Pulse(clock)
+
+
+# ---------------------------------------------------------------- what is healthy, what is ready
+
+
+def test_a_standby_is_healthy_and_ready_while_it_asks_for_the_lease(
+    pulse: health.Pulse, clock: Any
+) -> None:
+    assert pulse.hangs() is None
+    assert pulse.idle() == "the API server has not answered yet, or refuses the lease"
+    for _ in range(100):
+        clock.advance(2)
+        pulse.asked(answered=True)
+        assert (pulse.hangs(), pulse.idle(), pulse.leads) == (None, None, False)
+
+
+def test_one_that_cannot_reach_the_api_server_is_not_ready_and_not_started_again(
+    pulse: health.Pulse, clock: Any
+) -> None:
+    pulse.asked(answered=True)
+    for _ in range(100):
+        clock.advance(5)
+        pulse.asked(answered=False)
+        assert pulse.hangs() is None
+    assert pulse.idle() == "the API server has not answered for 500 s"
+
+
+def test_an_election_that_hangs_is_started_again(pulse: health.Pulse, clock: Any) -> None:
+    pulse.asked(answered=True)
+    clock.advance(health.ELECTION_S + 1)
+    assert pulse.hangs() == "the election has done nothing for 46 s"
+
+
+def test_a_leader_whose_loop_hangs_is_started_again_though_its_lease_is_renewed(
+    pulse: health.Pulse, clock: Any
+) -> None:
+    pulse.turned()
+    assert pulse.leads
+    for _ in range(16):
+        assert pulse.hangs() is None
+        clock.advance(2)
+        pulse.asked(answered=True)
+    assert pulse.hangs() == "the leader's loop has not turned for 32 s"
+    assert pulse.idle() == pulse.hangs()
+
+
+# ---------------------------------------------------------------- over HTTP
+
+
+@pytest.fixture
+def ask(pulse: health.Pulse) -> Iterator[Callable[[str], tuple[int, str]]]:
+    server = health.serve(pulse, 0)
+
+    def get(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{server.server_port}{path}", timeout=5
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    yield get
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_probes_are_answered_in_words(
+    ask: Callable[[str], tuple[int, str]], pulse: health.Pulse, clock: Any
+) -> None:
+    assert ask("/healthz") == (200, "stands by\n")
+    assert ask("/readyz")[0] == 503
+    pulse.asked(answered=True)
+    assert ask("/readyz") == (200, "stands by\n")
+    pulse.turned()
+    assert ask("/readyz") == (200, "leads\n")
+    clock.advance(31)
+    pulse.asked(answered=True)
+    assert ask("/healthz") == (503, "the leader's loop has not turned for 31 s\n")
+    assert ask("/secrets")[0] == 404
+
+
+def test_prometheus_can_read_the_page_and_finds_what_the_dashboard_shows(
+    ask: Callable[[str], tuple[int, str]], pulse: health.Pulse
+) -> None:
+    assert reconciler.Reconciler  # its metrics are in the same registry
+    code, page = ask("/metrics")
+    assert code == 200
+    families = list(text_string_to_metric_families(page))
+    names = {sample.name for family in families for sample in family.samples}
+    names |= {family.name for family in families}  # one with labels has no sample before its first
+    dashboard = (CHART / "files" / "dashboard.json").read_text()
+    shown = set(re.findall(r"\b(?:fedkube|process)_[a-z_]+", dashboard))
+    assert {"fedkube_leading", "fedkube_runs"} < shown
+    assert shown <= names
+    lead = {sample.value for family in families for sample in family.samples
+            if sample.name == "fedkube_leading"}  # fmt: skip
+    assert lead == {0.0}
+    pulse.turned()
+    assert "fedkube_leading 1.0" in ask("/metrics")[1]
+
+
+# ---------------------------------------------------------------- the lease
+
+
+class ApiServer:
+    """Keeps one lease; may refuse everything, or let callers wait."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.refuses = 0
+        self.hangs = threading.Event()
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.requests.append(self.command)
+                if outer.hangs.is_set():
+                    time.sleep(20)
+                code, found = outer.handle(self.command, body)
+                data = json.dumps(found).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = answer
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.http.block_on_close = False
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def handle(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        if self.refuses:
+            return self.refuses, {"kind": "Status", "code": self.refuses}
+        if method == "GET" and self.lease is None:
+            return 404, {"kind": "Status", "code": 404}
+        if method != "GET":
+            self.lease = json.loads(body)
+        return 200, self.lease or {}
+
+
+@pytest.fixture
+def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    server = ApiServer()
+    settings = client.Configuration(host=f"http://127.0.0.1:{server.http.server_port}")
+    monkeypatch.setattr(client.Configuration, "_default", settings)
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"_LEASE_S": 5, "_RENEW_S": 2, "_RETRY_S": 1, "_TIMEOUT_S": 1}.items():
+        monkeypatch.setattr(election, name, seconds)
+
+
+def test_the_times_of_the_lease_leave_no_room_for_two_leaders() -> None:
+    longest = 2 * election._RETRY_S + election._RENEW_S + 2 * election._TIMEOUT_S
+    assert longest < election._LEASE_S
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("how", ["hangs", "refuses", "closed"])
+def test_a_leader_that_is_cut_off_gives_up_before_the_lease_ends(
+    api_server: ApiServer, how: str
+) -> None:
+    pulse, begun, ended = health.Pulse(), threading.Event(), threading.Event()
+    threading.Thread(
+        target=election.lead,
+        args=("fedkube-coordinator", "ml", "one"),
+        kwargs={"pulse": pulse, "begin": begun.set, "end": ended.set},
+        daemon=True,
+    ).start()
+    assert begun.wait(5)
+    assert api_server.lease is not None
+    assert api_server.lease["spec"]["holderIdentity"] == "one"
+    assert pulse.idle() is None
+    cut = time.monotonic()
+    if how == "hangs":
+        api_server.hangs.set()
+    elif how == "refuses":
+        api_server.refuses = 503
+    else:
+        api_server.http.shutdown()
+        api_server.http.server_close()
+    assert ended.wait(10)
+    assert time.monotonic() - cut < 2 * 1 + 2 + 2 * 1 + 1, "longer than the lease holds"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
+    api_server: ApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    api_server.refuses = 503
+    pulse, begun = health.Pulse(), threading.Event()
+    thread = threading.Thread(
+        target=election.lead,
+        args=("fedkube-coordinator", "ml", "two"),
+        kwargs={"pulse": pulse, "begin": begun.set, "end": lambda: None},
+        daemon=True,
+    )
+    thread.start()
+    assert not begun.wait(2.5)
+    assert thread.is_alive()
+    assert pulse.hangs() is None
+    assert pulse.idle() is not None
+    told = [each.message for each in caplog.records if "lease" in each.message]
+    assert len(told) == 1, "said once, and not every few seconds"
+    assert "503" in told[0]
+    api_server.refuses = 0
+    assert begun.wait(5)
+    assert pulse.idle() is None
+    api_server.refuses = 503  # so that the thread ends
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_settings_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IMAGE", "NAMESPACE", "POD", "MAX_RUNS"):
+        monkeypatch.delenv(f"FEDKUBE_{name}", raising=False)
+    monkeypatch.setenv("FEDKUBE_IMAGE", "i")
+    monkeypatch.setenv("FEDKUBE_MAX_RUNS", "many")
+    with pytest.raises(ValueError, match="FEDKUBE_NAMESPACE is not set") as caught:
+        Settings.read()
+    assert "FEDKUBE_POD is not set" in str(caught.value)
+    assert "FEDKUBE_MAX_RUNS=many: " in str(caught.value)
+    monkeypatch.setenv("FEDKUBE_NAMESPACE", "ml")
+    monkeypatch.setenv("FEDKUBE_POD", "p")
+    monkeypatch.setenv("FEDKUBE_MAX_RUNS", "3")
+    assert Settings.read().max_runs == 3
