@@ -155,7 +155,7 @@ def sent_for(spec: Object, policy: str = "policy/v1") -> RememberingCluster:
             told = cluster.events
             found.saw_run(a_run(each), False)
             async with asyncio.timeout(10):
-                while cluster.events == told:  # which comes last
+                while cluster.events == told:  # noqa: ASYNC110 - from a thread, and the last
                     await asyncio.sleep(0.01)
         work.cancel()
         return cluster
