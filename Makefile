@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
-.PHONY: help venv run test lint unit e2e bench proto crd docs clean
+.PHONY: help venv run test unit cluster cluster-down e2e bench proto crd docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -24,7 +24,7 @@ run: $(STAMP) ## train the digits example: ten clients, a small CNN
 	@echo "==> fedkube run examples/digits"
 	$(BIN)/fedkube run examples/digits --clients 10
 
-test: $(STAMP) ## everything that has to hold: style, types, layers, generated code, tests
+test: $(STAMP) ## everything that has to hold: style, types, layers, generated code, tests, whole runs on a cluster
 	@echo "==> ruff, mypy, import-linter, generated code"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,14 +33,22 @@ test: $(STAMP) ## everything that has to hold: style, types, layers, generated c
 	$(BIN)/python -m fedkube.proto.generate --check
 	$(BIN)/python -m fedkube.api.crd --check
 	$(BIN)/python docs/generate.py --check
+	@echo "==> the cluster of the tests: nothing to do when it is built"
+	$(BIN)/python -m tests.cluster prepare
 	@echo "==> pytest"
 	$(BIN)/pytest
 
 unit: $(STAMP) ## the fast tests alone
 	$(BIN)/pytest tests/unit tests/property tests/integration
 
-e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names; it has to have the images
-	FEDKUBE_E2E=1 $(BIN)/pytest tests/cluster
+cluster: $(STAMP) ## a real Kubernetes on this machine (Debian, root), with the images in it
+	$(BIN)/python -m tests.cluster cluster
+
+cluster-down: $(STAMP) ## take it away; what was built is kept in ~/.cache/fedkube/cluster
+	$(BIN)/python -m tests.cluster down
+
+e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names (with the images), or else on our own
+	FEDKUBE_E2E=$(if $(KUBECONFIG),1) $(BIN)/pytest tests/e2e/on_cluster
 
 bench: $(STAMP) ## the benchmarks, as JSON lines
 	$(BIN)/python -m benchmarks

@@ -24,6 +24,11 @@ EXAMPLES = ROOT / "examples"
 FEDKUBE = str(Path(sys.executable).parent / "fedkube")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Last, since nothing takes longer; and the cluster is not there while others measure time.
+    items.sort(key=lambda item: "on_cluster" in item.path.parts)
+
+
 @dataclass
 class Ran:
     """A ``fedkube run`` that has ended."""

@@ -2,7 +2,7 @@
 
 python -m tests.cluster
   cluster             all of it: what is missing installed and built, then up; says how to use it
-  why-not             why this machine cannot have a cluster; fails if it can
+  prepare             the same, short of standing it up; where there can be none it says so
   deps                install Debian's packages
   build               build Kubernetes' binaries (about ten minutes, once)
   images              build the project's images where their files changed; load them if it is up
@@ -90,11 +90,11 @@ def _down() -> None:
     print(f"cluster: down in {time.monotonic() - began:.1f} s")
 
 
-def _why_not() -> None:
-    reason = packages.why_not()
-    if reason is None:
-        raise ClusterError("this machine can have a cluster")
-    print(reason)
+def _prepare() -> None:
+    if reason := packages.why_not():
+        print(f"cluster: this machine cannot have one, its tests will not run: {reason}")
+    else:
+        prepare()
 
 
 def _inside(*command: str) -> None:
@@ -111,7 +111,7 @@ def _logs(name: str) -> None:
 
 _VERBS: dict[str, Callable[..., object]] = {
     "cluster": _cluster,
-    "why-not": _why_not,
+    "prepare": _prepare,
     "deps": lambda: packages.install((*packages.RUNTIME, *packages.IMAGE_TOOLS)),
     "build": binaries.build,
     "images": _images,

@@ -1,0 +1,167 @@
+"""Which cluster the tests run on, and what they find there: the chart, installed by Helm.
+
+``FEDKUBE_E2E=1`` with ``KUBECONFIG``: that one; the images have to be where it finds them, under
+``FEDKUBE_E2E_REGISTRY`` if that is set. Otherwise the one of ``tests/cluster``: as it is when
+`make cluster` stood it up; else it is stood up here and taken away at the end, unless
+``FEDKUBE_KEEP_CLUSTER=1``. Where there can be none, the tests skip, and the summary says why.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+from on_cluster import ROOT, SPACE, Cluster
+
+from tests.cluster import node, packages, settings, supervisor
+from tests.cluster.__main__ import ensure_up
+
+SKIPPED = pytest.StashKey[str]()
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mine = [item for item in items if HERE in item.path.parents]
+    for item in mine:
+        item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(400))
+    if mine:
+        # The first one waits for the cluster, which may have to be built.
+        mine[0].add_marker(pytest.mark.timeout(2400), append=False)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    reason = config.stash.get(SKIPPED, "")
+    if reason:
+        terminalreporter.section("NO CLUSTER: its tests did not run", sep="!", red=True, bold=True)
+        terminalreporter.line(f"This machine cannot have one: {reason}.", red=True)
+        terminalreporter.line("FEDKUBE_E2E=1 KUBECONFIG=... runs them on another.", red=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster, and kubectl, commands and waiting on it."""
+    named = Path(os.environ.get("KUBECONFIG", ""))
+    if os.environ.get("FEDKUBE_E2E") == "1" and named.resolve() != settings.KUBECONFIG.resolve():
+        if not named.is_file():
+            pytest.fail(f"FEDKUBE_E2E=1, but KUBECONFIG names no file: {str(named)!r}")
+        kubectl = shutil.which("kubectl")
+        if kubectl is None:
+            pytest.fail("FEDKUBE_E2E=1, but there is no kubectl on PATH")
+        registry = os.environ.get("FEDKUBE_E2E_REGISTRY", "").rstrip("/")
+        yield Cluster(named, kubectl, f"{registry}/" if registry else "")
+        return
+    if reason := packages.why_not():
+        request.config.stash[SKIPPED] = reason
+        pytest.skip(f"no cluster here: {reason}")
+    fresh = ensure_up()
+    yield Cluster(settings.KUBECONFIG, str(settings.BINARIES / "kubectl"), own=True)
+    if fresh and os.environ.get("FEDKUBE_KEEP_CLUSTER") != "1":
+        node.down()
+
+
+@pytest.fixture(scope="session")
+def space(cluster: Cluster) -> Iterator[str]:
+    """The tests' namespace, fresh, where pods have to fit the standard `restricted`."""
+    cluster.kubectl("delete", "namespace", SPACE, "--ignore-not-found", "--timeout=100s")
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": SPACE,
+                # Kubernetes 1.20 knows nothing of it; from 1.25 on it is enforced.
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        }
+    )
+    yield SPACE
+    cluster.kubectl("delete", "namespace", SPACE, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def helm(cluster: Cluster, space: str) -> helm_python.Config:
+    """Helm itself, in the tests' namespace."""
+    return helm_python.Config(kubeconfig_path=str(cluster.kubeconfig), namespace=space)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chart(cluster: Cluster, space: str, helm: helm_python.Config) -> Iterator[dict[str, Any]]:
+    """The chart, installed as release `fedkube`; its values."""
+    registry = cluster.registry.rstrip("/")
+    values: dict[str, Any] = (
+        {"image": {"registry": registry}, "runs": {"image": {"registry": registry}}}
+        if registry
+        else {}
+    )
+    helm.install(
+        helm_python.Chart.load(str(ROOT / "helm" / "fedkube")),
+        "fedkube",
+        values,
+        namespace=space,
+        wait="legacy",
+        timeout=120,
+    )
+    yield values
+    cluster.kubectl("delete", "federatedruns", "--all", "--timeout=100s")
+    helm.uninstall("fedkube", wait="legacy", timeout=60)
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster) -> Callable[..., str]:
+    return cluster.kubectl
+
+
+@pytest.fixture
+def fedkube(cluster: Cluster) -> Callable[..., subprocess.CompletedProcess[str]]:
+    return cluster.fedkube
+
+
+@pytest.fixture
+def status(cluster: Cluster) -> Callable[[str], dict[str, Any]]:
+    return cluster.status
+
+
+@pytest.fixture
+def until(cluster: Cluster) -> Callable[..., Any]:
+    return cluster.until
+
+
+@pytest.fixture
+def submit(cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """Submit the digits example under a name, with more words; the run is deleted after."""
+    names: list[str] = []
+
+    def begin(name: str, *words: str, rounds: int = 3) -> str:
+        names.append(name)
+        cluster.submit_digits(name, *words, rounds=rounds)
+        return name
+
+    yield begin
+    for name in names:
+        cluster.kubectl("delete", "federatedrun", name, "--ignore-not-found")
+
+
+@pytest.fixture
+def daemons(cluster: Cluster) -> Iterator[Callable[[str, str], None]]:
+    """``daemons("stop", "apiserver")``, and "start": what was stopped is started after the test."""
+    if not cluster.own:
+        pytest.skip("the daemons of another's cluster are not to be stopped")
+    stopped: set[str] = set()
+
+    def ask(verb: str, name: str) -> None:
+        supervisor.ask(verb, name)
+        (stopped.add if verb == "stop" else stopped.discard)(name)
+
+    yield ask
+    for name in stopped:
+        supervisor.ask("start", name)
