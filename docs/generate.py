@@ -74,8 +74,11 @@ def _commands() -> Iterable[str]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         arguments = [each for each in command.params if each.param_type_name == "argument"]
-        options = [each for each in command.params if each.param_type_name == "option"]
-        usage = " ".join(["fedkube", name, *(each.name.upper() for each in arguments)])
+        options = [
+            each for each in command.params if each.param_type_name == "option" and not each.hidden
+        ]
+        words = [each.metavar or each.name.upper() for each in arguments]
+        usage = " ".join(["fedkube", name, *words])
         yield f"### `{usage}`"
         yield str(command.help)
         rows = [
@@ -87,7 +90,7 @@ def _commands() -> Iterable[str]:
 
 
 def _help(option: Any) -> str:
-    plain = option.default is None or isinstance(option.default, bool)
+    plain = option.default in (None, "") or isinstance(option.default, bool)
     default = "" if plain or option.multiple else f" Default: {option.default}."
     return f"{option.help}{default}"
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedkube import __version__
-from fedkube.cli import cluster, doctor, new, run
+from fedkube.cli import doctor, new, run
+from fedkube.cli.cluster import events, lifecycle, logs, pull, show, submit, watch
 from fedkube.core.errors import Exit, FedKubeError
 
 EXIT_CODES = {
@@ -18,9 +19,9 @@ EXIT_CODES = {
     Exit.INTERNAL: "a defect of FedKube itself; the traceback is for its developers",
     Exit.USAGE: "the command line is wrong; nothing was started",
     Exit.APP_INVALID: "the folder is no Flower app, or the app's code cannot be loaded",
-    Exit.RUN_FAILED: "the run began and did not end well; the run folder says why",
-    Exit.ENVIRONMENT: "this machine lacks something: a free port, disk space, a package",
-    Exit.STOPPED: "the run was stopped by Ctrl-C or SIGTERM; the run folder is complete up to then",
+    Exit.RUN_FAILED: "the run did not end well; the run folder, or `fedkube get`, says why",
+    Exit.ENVIRONMENT: "this machine or the cluster lacks something: a port, disk space, a right",
+    Exit.STOPPED: "ended by Ctrl-C or SIGTERM: a local run is stopped, one on a cluster goes on",
 }
 
 app = typer.Typer(
@@ -37,15 +38,16 @@ app.command("run")(run.run)
 app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
 for _verb in (
-    cluster.submit,
-    cluster.ls,
-    cluster.get,
-    cluster.watch,
-    cluster.logs,
-    cluster.stop,
-    cluster.resume,
-    cluster.pull,
-    cluster.delete,
+    submit.submit,
+    show.ls,
+    show.get,
+    watch.watch,
+    events.events,
+    logs.logs,
+    lifecycle.stop,
+    lifecycle.resume,
+    pull.pull,
+    lifecycle.delete,
 ):
     app.command(rich_help_panel="On a cluster")(_verb)
 
@@ -65,7 +67,7 @@ def _options(
     """Federated learning that runs unmodified Flower apps."""
 
 
-def show(error: FedKubeError) -> None:
+def show_error(error: FedKubeError) -> None:
     """Print an error the way a person wants to read it: details first, the sentence last."""
     console = Console(stderr=True, highlight=False)
     if error.details:
@@ -80,7 +82,7 @@ def main() -> None:
     try:
         app()
     except FedKubeError as error:
-        show(error)
+        show_error(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has enough, as `head` does. What was to be done is done.

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedkube.cli.words import bytes_in_words, counted, seconds_in_words
 from fedkube.core.run_states import RunState
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.run_folder import RunRecord
@@ -51,7 +52,7 @@ class RunView:
     def __enter__(self) -> Self:
         spec = self._record.spec
         self._print(
-            f"[bold]{escape(self._record.run_id)}[/bold]  {_n(spec.pool.clients, 'client')}, "
+            f"[bold]{escape(self._record.run_id)}[/bold]  {counted(spec.pool.clients, 'client')}, "
             f"{escape(self._record.plan)}, seed {spec.seed}"
         )
         return self
@@ -80,10 +81,10 @@ class RunView:
             self._console.print(Text(record.details, style="dim"), soft_wrap=True)
         style = _STYLES.get(record.state, "bold")
         parts = [
-            _n(record.rounds, "round"),
-            _seconds(record.duration_s),
-            f"{_bytes(record.bytes_down)} down, {_bytes(record.bytes_up)} up",
-            f"server peak {_bytes(record.server_peak_rss_bytes)}",
+            counted(record.rounds, "round"),
+            seconds_in_words(record.duration_s),
+            f"{bytes_in_words(record.bytes_down)} down, {bytes_in_words(record.bytes_up)} up",
+            f"server peak {bytes_in_words(record.server_peak_rss_bytes)}",
         ]
         self._print(f"[{style}]{record.state}[/{style}]  " + ", ".join(parts))
         if record.state is not RunState.SUCCEEDED:
@@ -134,9 +135,11 @@ class LiveView(RunView):
         rounds.add_row(
             Text(f"round {now.round}" + (f"/{now.rounds}" if now.rounds else ""), "bold"),
             ProgressBar(total=max(now.rounds, 1), completed=max(now.round - 1, 0), width=24),
-            Text(_seconds(time.monotonic() - self._began)),
-            Text(f"about {_seconds(now.eta_s)} to go" if now.eta_s >= 0 else "", "dim"),
-            Text(f"{_bytes(now.bytes_down)} down, {_bytes(now.bytes_up)} up", "dim"),
+            Text(seconds_in_words(time.monotonic() - self._began)),
+            Text(f"about {seconds_in_words(now.eta_s)} to go" if now.eta_s >= 0 else "", "dim"),
+            Text(
+                f"{bytes_in_words(now.bytes_down)} down, {bytes_in_words(now.bytes_up)} up", "dim"
+            ),
         )
         clients = Table.grid(padding=(0, 1))
         if now.phase:
@@ -144,7 +147,7 @@ class LiveView(RunView):
             clients.add_row(
                 Text(f"{now.phase}: {now.done}/{now.clients} clients"),
                 ProgressBar(total=max(now.clients, 1), completed=now.done, width=24),
-                Text(f"{now.running} running on {_n(now.workers, 'worker')}", "dim"),
+                Text(f"{now.running} running on {counted(now.workers, 'worker')}", "dim"),
                 failed,
             )
         else:
@@ -162,41 +165,18 @@ def view_for(console: Console, record: RunRecord, progress: bool) -> RunView:
 
 def _round_line(ended: pb.RoundLine, rounds: int, eta_s: float) -> str:
     of = f"/{rounds}" if rounds else ""
-    parts = [f"[bold]round {ended.round}{of}[/bold]  {_seconds(ended.seconds)}"]
+    parts = [f"[bold]round {ended.round}{of}[/bold]  {seconds_in_words(ended.seconds)}"]
     if ended.round == 0:
         parts = ["[bold]before the first round[/bold]"]
     if ended.clients or ended.failures:
-        parts.append(_n(ended.clients, "client"))
+        parts.append(counted(ended.clients, "client"))
     if ended.failures:
         parts.append(f"[red]{ended.failures} failed[/red]")
     parts += [f"{escape(each.name)} {each.value:.4g}" for each in ended.metrics[:_SHOWN_METRICS]]
     if eta_s > 0:
-        parts.append(f"[dim]about {_seconds(eta_s)} to go[/dim]")
+        parts.append(f"[dim]about {seconds_in_words(eta_s)} to go[/dim]")
     return "  ".join(parts)
 
 
 def _label(source: str) -> str:
     return f"{source:>9} │"
-
-
-def _n(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 90:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

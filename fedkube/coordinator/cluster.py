@@ -1,23 +1,25 @@
-"""The cluster's API, as far as the coordinator uses it. Calls block; call them off the loop."""
+"""The cluster's API, as far as the coordinator uses it. Calls block; call them off the loop.
+
+What only a person at a terminal asks for (watching, logs, exec) is in ``fedkube.cli.cluster.api``.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 from urllib.parse import urlencode
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
-from kubernetes.stream import stream
 
 from fedkube.api.v1alpha1 import federated_run as api
 from fedkube.coordinator.objects import Object
-from fedkube.core.errors import Environment
 from fedkube.wire.channels import Credentials
 
-_PATHS = {
+PATHS = {
     "Pod": "/api/v1/namespaces/{}/pods",
     "Secret": "/api/v1/namespaces/{}/secrets",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
@@ -40,19 +42,12 @@ def load() -> client.ApiClient:
     return client.ApiClient()
 
 
-def namespace() -> str:
-    """The kubeconfig's current one."""
-    _, context = config.list_kube_config_contexts()
-    return str(context["context"].get("namespace") or "default")
-
-
 class Cluster:
     """Objects as plain dictionaries. ``calls`` counts requests."""
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._api = api_client
         self.calls = 0
-        self.policy = self._policy_version()
 
     def create(self, body: Object) -> bool:
         """Create an object; False if there is one of its name."""
@@ -67,7 +62,7 @@ class Cluster:
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """An object, if there is one."""
         try:
-            return self._call("GET", f"{_PATHS[kind].format(namespace)}/{name}")
+            return self._call("GET", f"{PATHS[kind].format(namespace)}/{name}")
         except ApiException as error:
             if error.status == 404:
                 return None
@@ -77,40 +72,12 @@ class Cluster:
         """All objects of a kind, or those with these labels and these values of fields."""
         wanted = {"labelSelector": labels, "fieldSelector": fields}
         query = "?" + urlencode({name: words for name, words in wanted.items() if words})
-        found: list[Object] = self._call("GET", _PATHS[kind].format(namespace) + query)["items"]
+        found: list[Object] = self._call("GET", PATHS[kind].format(namespace) + query)["items"]
         return found
-
-    def logs(self, namespace: str, pod: str) -> str:
-        """What a pod has printed."""
-        return self._read("GET", f"{_PATHS['Pod'].format(namespace)}/{pod}/log").decode(
-            "utf-8", "replace"
-        )
-
-    def execute(self, namespace: str, pod: str, command: Sequence[str], into: IO[bytes]) -> None:
-        """Run a command in a pod and keep what it prints; Environment if it fails."""
-        call = stream(
-            client.CoreV1Api(self._api).connect_get_namespaced_pod_exec,
-            pod,
-            namespace,
-            command=list(command),
-            stdout=True,
-            stderr=True,
-            stdin=False,
-            tty=False,
-            binary=True,
-            _preload_content=False,
-        )
-        complaint = b""
-        while call.is_open():
-            call.update(timeout=1)
-            into.write(call.read_stdout() if call.peek_stdout() else b"")
-            complaint += call.read_stderr() if call.peek_stderr() else b""
-        if call.returncode:
-            raise Environment(f"{command[0]} failed in the pod: {complaint.decode()[-300:]}")
 
     def patch(self, kind: str, namespace: str, name: str, change: Object, sub: str = "") -> None:
         """Merge a change into an object, or into its subresource; what is gone stays gone."""
-        path = f"{_PATHS[kind].format(namespace)}/{name}" + (f"/{sub}" if sub else "")
+        path = f"{PATHS[kind].format(namespace)}/{name}" + (f"/{sub}" if sub else "")
         try:
             self._call("PATCH", path, change, "application/merge-patch+json")
         except ApiException as error:
@@ -121,7 +88,7 @@ class Cluster:
         """Delete an object and what it owns."""
         options = {"propagationPolicy": "Background"}
         try:
-            self._call("DELETE", f"{_PATHS[kind].format(namespace)}/{name}", options)
+            self._call("DELETE", f"{PATHS[kind].format(namespace)}/{name}", options)
         except ApiException as error:
             if error.status != 404:
                 raise
@@ -134,8 +101,9 @@ class Cluster:
         names = ("ca.pem", "operator.pem", "operator-key.pem")
         return Credentials(*(base64.b64decode(found["data"][name]) for name in names))
 
-    def _policy_version(self) -> str:
-        """Of PodDisruptionBudget: 1.21 brought policy/v1, and 1.25 took v1beta1 away."""
+    @cached_property
+    def policy(self) -> str:
+        """The API that has PodDisruptionBudget: 1.21 brought v1, and 1.25 took v1beta1 away."""
         groups = self._call("GET", "/apis")["groups"]
         versions = [
             version["version"]
@@ -149,7 +117,7 @@ class Cluster:
         namespace, kind = body["metadata"]["namespace"], body["kind"]
         if kind == "PodDisruptionBudget":
             return f"/apis/{self.policy}/namespaces/{namespace}/poddisruptionbudgets"
-        return _PATHS[kind].format(namespace)
+        return PATHS[kind].format(namespace)
 
     def _call(
         self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
@@ -160,6 +128,18 @@ class Cluster:
     def _read(
         self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
     ) -> bytes:
+        data: bytes = self._open(method, path, body, kind).read()
+        return data
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        kind: str = "application/json",
+        timeout_s: float | tuple[float, float] = _TIMEOUT_S,
+    ) -> Any:
+        """An answer of which the body is still to be read; ApiException if it is a refusal."""
         self.calls += 1
         headers = {"Content-Type": kind, "Accept": "application/json, */*"}
         answer = self._api.call_api(
@@ -167,12 +147,12 @@ class Cluster:
             self._api.configuration.host + path,
             header_params=self._signed(headers),
             body=body,
-            _request_timeout=_TIMEOUT_S,
+            _request_timeout=timeout_s,
         )
-        data: bytes = answer.read()
         if not 200 <= answer.status < 300:
+            answer.read()  # the exception takes its words from what was read
             raise ApiException(http_resp=answer)
-        return data
+        return answer
 
     def _signed(self, headers: dict[str, str]) -> dict[str, str]:
         # The client refreshes a pod's token by itself whenever it is asked for its settings.

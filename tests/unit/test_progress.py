@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedkube.cli import progress
 from fedkube.cli.progress import LiveView, RunView, view_for
 from fedkube.core.run_states import RunState
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -124,28 +123,3 @@ def test_what_stays_at_the_bottom(console, make_record, snapshot, parts):
     view.snapshot(snapshot)
     console.print(view)
     assert all(part in printed(console) for part in parts)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 ms"),
-        (0.5, "500 ms"),
-        (1, "1.0 s"),
-        (89, "89.0 s"),
-        (90, "1 min 30 s"),
-        (3600, "60 min 00 s"),
-        (5400, "1 h 30 min"),
-        (86400, "24 h 00 min"),
-    ],
-)
-def test_seconds_in_words(seconds, text):
-    assert progress._seconds(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2.5e9, "2.5 GB"), (3e15, "3000.0 TB")],
-)
-def test_bytes_in_words(count, text):
-    assert progress._bytes(count) == text
