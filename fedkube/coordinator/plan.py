@@ -14,6 +14,8 @@ from fedkube.coordinator.objects import SITE_LABEL, Object, Run
 # A Job's pods are made within this time, unless something forbids them.
 _POD_S = 3.0
 _AGAIN_S = 5.0
+# A new disk is there within this time, unless something is wrong.
+_DISK_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,9 @@ def decide(
         decision.again_s = left
     decision.ensure = True
     _scale(run, decision, seen)
-    if any(_begins(job) for job in (seen.server, *seen.workers.values())):
-        # Nothing tells when pods are missing: only that they are not there.
+    jobs = (seen.server, *seen.workers.values())
+    if any(_begins(job) for job in jobs) or any(_phase(pod) == "Pending" for pod in seen.pods):
+        # Nothing tells when pods are missing, or late: only that they are not there.
         decision.again_s = min(decision.again_s or _AGAIN_S, _AGAIN_S)
     _report(run, status, seen, now)
     return decision
@@ -170,7 +173,7 @@ def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> 
         status.eta = f"{status.eta_seconds}s" if known else ""
         status.metrics |= {name: f"{value:.6g}" for name, value in progress.metrics.items()}
     _name_the_round(status)
-    trouble = trouble_of(seen)
+    trouble = trouble_of(seen, now)
     if trouble is not None:
         _say(status, "Ready", False, *trouble, now)
     elif run.spec.suspend:
@@ -288,7 +291,7 @@ _IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrIm
 _CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
-def trouble_of(seen: Seen) -> tuple[str, str] | None:
+def trouble_of(seen: Seen, now: datetime) -> tuple[str, str] | None:
     """Reason and sentence of what keeps a run's pods from running, if something does."""
     for pod in seen.pods:
         for container in _containers(pod):
@@ -308,8 +311,9 @@ def trouble_of(seen: Seen) -> tuple[str, str] | None:
                     f"{_whose(pod)} ends again and again: {_crash(container)}",
                 )
         for condition in pod.get("status", {}).get("conditions", []):
-            if condition.get("reason") == "Unschedulable":
-                return "NoNodeFits", _unschedulable(pod, condition.get("message", ""))
+            words = condition.get("message", "")
+            if condition.get("reason") == "Unschedulable" and not _is_usual(pod, words, now):
+                return "NoNodeFits", _unschedulable(pod, words)
     for name, job in seen.workers.items():
         given_up = _condition(job, "Failed")
         if given_up is not None:
@@ -332,6 +336,14 @@ def _forbidden(job: str, words: str) -> tuple[str, str]:
 def _whose(pod: Object) -> str:
     site = pod["metadata"].get("labels", {}).get(SITE_LABEL)
     return f"the pod of site {site}" if site else f"a {role_of(pod)} pod"
+
+
+def _is_usual(pod: Object, words: str, now: datetime) -> bool:
+    """A new claim takes a moment to get its disk, and pods wait for it."""
+    made = pod["metadata"].get("creationTimestamp")
+    if "unbound" not in words or made is None:
+        return False
+    return (now - datetime.fromisoformat(made)).total_seconds() < _DISK_S
 
 
 def _unschedulable(pod: Object, words: str) -> str:

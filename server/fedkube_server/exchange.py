@@ -209,7 +209,8 @@ class Exchange:
                 snapshot, seen = self._recorder.snapshot(
                     seen, self._driver.running, self._driver.workers
                 )
-                snapshot.absent.extend(self._seats.absent())
+                if not over:  # at the end everybody leaves
+                    snapshot.absent.extend(self._seats.absent())
                 yield snapshot
                 if over:
                     return

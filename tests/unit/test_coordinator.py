@@ -246,6 +246,18 @@ def test_what_keeps_pods_from_running_is_told(pod: dict[str, Any], reason: str, 
     assert words in found[2]
 
 
+def test_a_disk_that_is_being_made_is_no_trouble_yet() -> None:
+    pod = unschedulable("0/1 nodes: 1 pod has unbound immediate PersistentVolumeClaims.")
+    pod["metadata"]["creationTimestamp"] = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
+    pod["status"]["phase"] = "Pending"
+    seen = Seen(a_job(active=4), {"digits-workers": a_job(active=4)}, pods=[pod])
+    first = decide(a_run(), started(), seen, True, NOW + timedelta(seconds=5))
+    assert said(first.status, "Ready")[1] == "Starting"
+    assert first.again_s is not None
+    later = decide(a_run(), started(), seen, True, NOW + timedelta(seconds=20))
+    assert said(later.status, "Ready")[1] == "NoNodeFits"
+
+
 def test_a_condition_keeps_its_time_while_it_says_the_same() -> None:
     first = decide(a_run(), FederatedRunStatus(), Seen(), True, NOW).status
     later = NOW + timedelta(minutes=1)
