@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.cluster import settings
-from tests.cluster.shell import ClusterError, Word, output, run, write
+from tests.cluster.shell import ClusterError, output, run, write
 
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 BUILDAH = (
@@ -98,17 +98,15 @@ def _from_scratch(parts: Iterable[tuple[Path, str]], tags: Iterable[str], *confi
         run(*BUILDAH, "rm", container, quiet=True)
 
 
-def build(
-    dockerfile: Path, context: Path, tags: Iterable[str], *, target: str = "", log: Path
-) -> None:
+def build(dockerfile: Path, context: Path, tag: str, *options: str, log: Path) -> None:
     """What a Dockerfile says; the way to the package index is lent by the host, and not kept."""
-    words: list[Word] = ["bud", "--isolation", "chroot", "--network", "host", "--pull-never"]
-    words += ["--layers", "-f", dockerfile]
-    words += [word for tag in tags for word in ("-t", tag)]
-    words += ["--target", target] if target else []
+    command = [
+        *(*BUILDAH, "bud", "--isolation", "chroot", "--network", "host", "--pull-never"),
+        *("--layers", "-f", str(dockerfile), "-t", tag, *options),
+    ]
     with tempfile.TemporaryDirectory() as folder, log.open("ab") as sink:
         mounts = pip_mounts(write(Path(folder) / "pip.conf", pip_conf(_pip_settings())))
-        command = [*BUILDAH, *map(str, words), *mounts, str(context)]
+        command += [*mounts, str(context)]
         done = subprocess.run(command, stdout=sink, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         said = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -97,6 +97,12 @@ def helm(cluster: Cluster, space: str) -> helm_python.Config:
 @pytest.fixture(scope="session", autouse=True)
 def chart(cluster: Cluster, space: str, helm: helm_python.Config) -> Iterator[dict[str, Any]]:
     """The chart, installed as release `fedkube`; its values."""
+    if cluster.own:
+        # Whoever installed the chart elsewhere on it before: the definition is the tests' now.
+        crd = ("crd", "federatedruns.fedkube.io", "--overwrite")
+        by = "meta.helm.sh/release"
+        cluster.try_kubectl("annotate", *crd, f"{by}-namespace={space}", f"{by}-name=fedkube")
+        cluster.try_kubectl("label", *crd, "app.kubernetes.io/managed-by=Helm")
     registry = cluster.registry.rstrip("/")
     values: dict[str, Any] = (
         {"image": {"registry": registry}, "runs": {"image": {"registry": registry}}}
