@@ -1,4 +1,4 @@
-"""What is stopped, drained or used up while runs go on: they end well, and nothing is there twice."""
+"""What is stopped, drained or used up while runs go on: they end well, and all is there once."""
 
 from __future__ import annotations
 
