@@ -134,11 +134,6 @@ async def _beat(pulse: health.Pulse) -> None:
         await asyncio.sleep(_BEAT_S)
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    log.info("ended by %s", signal.Signals(number).name)
-    os._exit(0)  # nothing is lost: whoever leads next looks at every run again
-
-
 def main() -> None:
     """Wait to be the leader, then coordinate; a leader that loses its lease ends."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -148,11 +143,17 @@ def main() -> None:
         settings = Settings.read()
     except ValueError as error:
         sys.exit(f"the coordinator cannot start: {error}")
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
     pulse = health.Pulse()
     health.serve(pulse, settings.port)
     api_client = cluster.load()
+    candidate = election.Election(
+        f"{settings.release}-coordinator", settings.namespace, settings.pod, pulse
+    )
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        log.info("ended by %s", signal.Signals(number).name)
+        candidate.resign()
+        os._exit(0)  # nothing is lost: whoever leads next looks at every run again
 
     def lead() -> None:
         log.info("leading")
@@ -163,17 +164,14 @@ def main() -> None:
         finally:
             os._exit(1)
 
-    def end() -> None:
+    def lose() -> None:
         log.error("the lease is lost, so that another may lead")
         os._exit(1)
 
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     # The library waits for signals of its own in the main thread's stead.
-    thread = threading.Thread(
-        target=election.lead,
-        args=(f"{settings.release}-coordinator", settings.namespace, settings.pod),
-        kwargs={"pulse": pulse, "begin": lead, "end": end},
-        daemon=True,
-    )
+    thread = threading.Thread(target=candidate.run, args=(lead, lose), daemon=True)
     thread.start()
     thread.join()
     sys.exit(1)

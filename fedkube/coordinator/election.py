@@ -36,6 +36,7 @@ class _Lock(LeaseLock):
         super().__init__(name, namespace, identity)
         self._pulse = pulse
         self._told = ""
+        self._released = False
         settings = client.Configuration.get_default_copy()
         settings.retries = False  # the election tries again by itself, and counts the seconds
         self.api_instance = client.CoordinationV1Api(client.ApiClient(settings))
@@ -62,7 +63,21 @@ class _Lock(LeaseLock):
         """Take or renew the lease; False if that did not work."""
         return self._write(super().update, name, namespace, updated_record)
 
+    def release(self) -> None:
+        """Give the lease back, if it is held, and take it no more."""
+        self._released = True
+        lease = self.lease_reference
+        if lease is None or lease.spec is None or lease.spec.holder_identity != self.identity:
+            return
+        lease.spec.holder_identity = None
+        try:
+            self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
+        except (ApiException, HTTPError) as error:
+            log.warning("the lease is not given back, and ends by itself: %s", error)
+
     def _write(self, call: Callable[..., bool], *arguments: Any) -> bool:
+        if self._released:
+            return False
         try:
             return call(*arguments)
         except HTTPError as error:
@@ -77,15 +92,17 @@ class _Lock(LeaseLock):
         self._told = told
 
 
-def lead(
-    name: str,
-    namespace: str,
-    identity: str,
-    pulse: Pulse,
-    begin: Callable[[], None],
-    end: Callable[[], None],
-) -> None:
-    """Wait for the lease, ``begin`` in a thread of its own, and ``end`` when it is lost."""
-    lock = _Lock(name, namespace, identity, pulse)
-    election = electionconfig.Config(lock, _LEASE_S, _RENEW_S, _RETRY_S, begin, end)
-    leaderelection.LeaderElection(election).run()
+class Election:
+    """One candidate: ``identity``, for the lease ``name`` of a namespace."""
+
+    def __init__(self, name: str, namespace: str, identity: str, pulse: Pulse) -> None:
+        self._lock = _Lock(name, namespace, identity, pulse)
+
+    def run(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        """Wait for the lease, ``begin`` in a thread of its own, and ``end`` when it is lost."""
+        election = electionconfig.Config(self._lock, _LEASE_S, _RENEW_S, _RETRY_S, begin, end)
+        leaderelection.LeaderElection(election).run()
+
+    def resign(self) -> None:
+        """Let another lead at once. Whoever calls ends right after: it may do no more work."""
+        self._lock.release()

@@ -202,12 +202,8 @@ def test_a_leader_that_is_cut_off_gives_up_before_the_lease_ends(
     api_server: ApiServer, how: str
 ) -> None:
     pulse, begun, ended = health.Pulse(), threading.Event(), threading.Event()
-    threading.Thread(
-        target=election.lead,
-        args=("fedkube-coordinator", "ml", "one"),
-        kwargs={"pulse": pulse, "begin": begun.set, "end": ended.set},
-        daemon=True,
-    ).start()
+    candidate = election.Election("fedkube-coordinator", "ml", "one", pulse)
+    threading.Thread(target=candidate.run, args=(begun.set, ended.set), daemon=True).start()
     assert begun.wait(5)
     assert api_server.lease is not None
     assert api_server.lease["spec"]["holderIdentity"] == "one"
@@ -230,12 +226,8 @@ def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
 ) -> None:
     api_server.refuses = 503
     pulse, begun = health.Pulse(), threading.Event()
-    thread = threading.Thread(
-        target=election.lead,
-        args=("fedkube-coordinator", "ml", "two"),
-        kwargs={"pulse": pulse, "begin": begun.set, "end": lambda: None},
-        daemon=True,
-    )
+    candidate = election.Election("fedkube-coordinator", "ml", "two", pulse)
+    thread = threading.Thread(target=candidate.run, args=(begun.set, lambda: None), daemon=True)
     thread.start()
     assert not begun.wait(2.5)
     assert thread.is_alive()
@@ -248,6 +240,34 @@ def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
     assert begun.wait(5)
     assert pulse.idle() is None
     api_server.refuses = 503  # so that the thread ends
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
+    api_server: ApiServer,
+) -> None:
+    candidates, begun = {}, {}
+    for name in ("one", "two"):
+        candidates[name] = election.Election("fedkube-coordinator", "ml", name, health.Pulse())
+        begun[name] = threading.Event()
+        arguments = (begun[name].set, lambda: None)
+        threading.Thread(target=candidates[name].run, args=arguments, daemon=True).start()
+        if name == "one":
+            assert begun["one"].wait(5)
+    candidates["two"].resign()  # it does not lead, so that nothing comes of it
+    candidates["three"] = election.Election("fedkube-coordinator", "ml", "three", health.Pulse())
+    begun["three"] = threading.Event()
+    threading.Thread(
+        target=candidates["three"].run, args=(begun["three"].set, lambda: None), daemon=True
+    ).start()
+    assert not begun["three"].wait(2.5), "the lease holds"
+    candidates["one"].resign()
+    assert begun["three"].wait(2.5), "long before the lease would have ended"
+    assert not begun["two"].is_set()
+    assert api_server.lease is not None
+    time.sleep(1.5)
+    assert api_server.lease["spec"]["holderIdentity"] == "three"
+    api_server.refuses = 503  # so that the threads end
 
 
 # ---------------------------------------------------------------- settings

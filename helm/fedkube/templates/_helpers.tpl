@@ -110,3 +110,21 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/*
+The definition is the cluster's, and stays when a release goes (crds.keep); Helm lets one release alone have
+it. Helm would say so as well, but not what to do. (list $ NAME); nothing is found where there is no cluster.
+*/}}
+{{- define "fedkube.checkOwner" -}}
+{{- $release := (first .).Release }}
+{{- $name := last . }}
+{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name }}
+{{- if $there }}
+{{- $notes := $there.metadata.annotations | default dict }}
+{{- $owner := printf "%s/%s" (get $notes "meta.helm.sh/release-namespace") (get $notes "meta.helm.sh/release-name") }}
+{{- if ne $owner (printf "%s/%s" $release.Namespace $release.Name) }}
+{{- $whose := ternary "was not installed by Helm" (printf "belongs to the release %s" $owner) (eq $owner "/") }}
+{{- fail (printf "the definition %s is there and %s: set crds.enabled=false to use it as it is, or, if that release is gone, hand it over: kubectl annotate --overwrite crd %s meta.helm.sh/release-namespace=%s meta.helm.sh/release-name=%s && kubectl label --overwrite crd %s app.kubernetes.io/managed-by=Helm" $name $whose $name $release.Namespace $release.Name $name) }}
+{{- end }}
+{{- end }}
+{{- end }}

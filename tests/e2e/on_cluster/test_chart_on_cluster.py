@@ -105,6 +105,25 @@ def test_when_the_leader_is_lost_the_standby_leads(cluster: Cluster, release: Re
     assert len(release.leaders()) == 1
 
 
+def test_a_leader_that_is_asked_to_go_is_followed_at_once(
+    cluster: Cluster, release: Release
+) -> None:
+    cluster.until(lambda: len(release.pods()) == 2 and release.leaders(), "leader", 30)
+    (old,) = release.leaders()
+    cluster.until(
+        lambda: all(
+            status["ready"]
+            for pod in release.pods()
+            for status in pod["status"]["containerStatuses"]
+        ),
+        "standby",
+        30,
+    )
+    cluster.kubectl("-n", OTHER, "delete", "pod", old, "--wait=false")
+    # Long before the lease would have ended, which is after 20 s.
+    cluster.until(lambda: (now := release.leaders()) and now != [old], "other leader", 12)
+
+
 def test_what_becomes_of_a_release(cluster: Cluster, release: Release) -> None:
     """Upgraded, rolled back, uninstalled; what is not right is refused and changes nothing."""
     loaded = helm_python.Chart.load(str(CHART))
