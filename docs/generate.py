@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -21,6 +22,8 @@ from fedkube.store import run_folder
 from fedkube.wire import limits
 
 HERE = Path(__file__).parent
+VALUES = HERE.parent / "helm" / "fedkube" / "values.yaml"
+_BEGIN, _END = "<!-- Made by `make docs` from helm/fedkube/values.yaml. -->\n", "<!-- end -->"
 
 
 def reference() -> str:
@@ -66,6 +69,42 @@ def reference() -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def chart() -> str:
+    """``chart.md``: as it is, with the table of values between its marks."""
+    before, begin, rest = (HERE / "chart.md").read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        sys.exit("docs/chart.md has lost the marks that the table of values stands between")
+    table = _table(["value", "default", "meaning"], list(_values(VALUES.read_text("utf-8"))))
+    return f"{before}{begin}\n{table}\n\n{end}{after}"
+
+
+def _values(text: str) -> Iterable[list[str]]:
+    """Path, default and comment of each value, and of each group that has a comment."""
+    lines = text.splitlines()
+
+    def above(line: int) -> str:
+        words: list[str] = []
+        while line and (comment := lines[line - 1].strip()).startswith("#"):
+            words.insert(0, comment.removeprefix("#").strip())
+            line -= 1
+        return " ".join(words)
+
+    def walk(node: yaml.MappingNode, prefix: str) -> Iterable[list[str]]:
+        for key, value in node.value:
+            path, meaning = f"{prefix}{key.value}", above(key.start_mark.line)
+            # A mapping in braces is one value.
+            if isinstance(value, yaml.MappingNode) and not value.flow_style:
+                if meaning:
+                    yield [f"`{path}`", "", meaning]
+                yield from walk(value, f"{path}.")
+            else:
+                default = text[value.start_mark.index : value.end_mark.index]
+                yield [f"`{path}`", f"`{default}`", meaning]
+
+    yield from walk(yaml.compose(text), "")
 
 
 def _commands() -> Iterable[str]:
@@ -146,12 +185,11 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     """Write the pages, or with ``--check`` say whether they are stale."""
-    path = HERE / "reference.md"
-    text = reference()
-    if "--check" not in sys.argv[1:]:
-        path.write_text(text, encoding="utf-8")
-    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-        sys.exit("docs/reference.md is stale; run `make docs` and commit it")
+    for path, text in ((HERE / "reference.md", reference()), (HERE / "chart.md", chart())):
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"docs/{path.name} is stale; run `make docs` and commit it")
 
 
 if __name__ == "__main__":
