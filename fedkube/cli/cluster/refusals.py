@@ -32,6 +32,9 @@ _INSTALL = "install it: helm install fedkube helm/fedkube (docs/kubernetes.md)"
 def explain(error: ApiException | HTTPError, where: str) -> FedKubeError:
     """A failed request as an error for a person. ``where``: the API server's address."""
     if isinstance(error, ApiException):
+        if error.status == 0:
+            # So the client reports what TLS has to say.
+            return explain(SSLError(str(error.reason).partition("\n")[2]), where)
         return _refused(error)
     return Environment(unreachable(error, where), hint=_mend(error))
 
