@@ -13,11 +13,13 @@ from typing import Any
 
 import kopf
 from kubernetes import client
+from kubernetes.client.exceptions import ApiException
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
+from urllib3.exceptions import HTTPError
 
 from fedkube.api.v1alpha1 import federated_run as api
-from fedkube.coordinator import cluster, election, health
+from fedkube.coordinator import check, cluster, election, health
 from fedkube.coordinator.objects import RUN_LABEL, Defaults, Object
 from fedkube.coordinator.reconciler import Reconciler
 
@@ -25,6 +27,7 @@ log = logging.getLogger("fedkube.coordinator")
 
 _PREFIX = "FEDKUBE_"
 _BEAT_S = 1.0
+_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,25 @@ async def operate(settings: Settings, api_client: client.ApiClient, pulse: healt
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(reconciler.run())
         tasks.create_task(_beat(pulse))
+        for space in spaces:
+            await until_served(api_client, space, pulse)
         await kopf.operator(registry=registry, standalone=True, namespaces=spaces)
         raise RuntimeError("the watches have ended")
+
+
+async def until_served(api_client: client.ApiClient, space: str, pulse: health.Pulse) -> None:
+    """Wait for the definition and the rights: a watch that begins without them sees nothing."""
+    custom = client.CustomObjectsApi(api_client)
+    while True:
+        try:
+            await asyncio.to_thread(check.served, custom, space)
+            pulse.lacks("")
+            return
+        except (ApiException, HTTPError) as error:
+            why = f"{error.status} {error.reason}" if isinstance(error, ApiException) else error
+            log.warning("FederatedRuns of the namespace %s cannot be listed: %s", space, why)
+            pulse.lacks(f"FederatedRuns of the namespace {space} cannot be listed: {why}")
+        await asyncio.sleep(_PAUSE_S)
 
 
 async def _beat(pulse: health.Pulse) -> None:

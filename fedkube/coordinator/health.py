@@ -35,6 +35,7 @@ class Pulse:
         self._asked = clock()
         self._answered: float | None = None
         self._turned: float | None = None
+        self._lacks = ""
         _LEADING.set(0)
 
     def asked(self, answered: bool) -> None:
@@ -48,6 +49,10 @@ class Pulse:
         if self._turned is None:
             _LEADING.set(1)
         self._turned = self._clock()
+
+    def lacks(self, what: str) -> None:
+        """The leader waits for something that others have to bring; empty: for nothing."""
+        self._lacks = what
 
     @property
     def leads(self) -> bool:
@@ -71,7 +76,7 @@ class Pulse:
             return "the API server has not answered yet, or refuses the lease"
         if (silent := self._clock() - self._answered) > ANSWER_S:
             return f"the API server has not answered for {silent:.0f} s"
-        return None
+        return self._lacks or None
 
 
 class _Quiet(WSGIRequestHandler):

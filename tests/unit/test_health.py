@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -17,6 +18,7 @@ import pytest
 from kubernetes import client
 from prometheus_client.parser import text_string_to_metric_families
 
+from fedkube.coordinator import __main__ as coordinator
 from fedkube.coordinator import election, health, reconciler
 from fedkube.coordinator.__main__ import Settings
 
@@ -70,6 +72,15 @@ def test_a_leader_whose_loop_hangs_is_started_again_though_its_lease_is_renewed(
         pulse.asked(answered=True)
     assert pulse.hangs() == "the leader's loop has not turned for 32 s"
     assert pulse.idle() == pulse.hangs()
+
+
+def test_a_leader_that_lacks_something_is_not_ready_and_says_what(pulse: health.Pulse) -> None:
+    pulse.asked(answered=True)
+    pulse.turned()
+    pulse.lacks("there is no definition")
+    assert (pulse.hangs(), pulse.idle()) == (None, "there is no definition")
+    pulse.lacks("")
+    assert pulse.idle() is None
 
 
 # ---------------------------------------------------------------- over HTTP
@@ -268,6 +279,28 @@ def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
     time.sleep(1.5)
     assert api_server.lease["spec"]["holderIdentity"] == "three"
     api_server.refuses = 503  # so that the threads end
+
+
+def test_a_leader_waits_until_federated_runs_are_served(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch that began earlier would see no run, ever."""
+    monkeypatch.setattr(coordinator, "_PAUSE_S", 0.01)
+    pulse = health.Pulse()
+    pulse.asked(answered=True)
+
+    async def wait() -> None:
+        waiting = asyncio.create_task(coordinator.until_served(client.ApiClient(), "ml", pulse))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        why = "FederatedRuns of the namespace ml cannot be listed: 404 Not Found"
+        assert pulse.idle() == why
+        api_server.lease = {"items": []}
+        async with asyncio.timeout(5):
+            await waiting
+
+    asyncio.run(wait())
+    assert pulse.idle() is None
 
 
 # ---------------------------------------------------------------- settings
