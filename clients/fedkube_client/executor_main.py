@@ -57,6 +57,7 @@ def serve(channel: socket.socket) -> None:
             segments[place.segment].view[place.offset : place.offset + place.nbytes].toreadonly()
             for place in request.places
         ]
+        handler.uncounted(request.uncounted)
         executed, outgoing = handler.handle(request.task, blobs, began)
         replies.free(request.free)
         pipe.send(channel, executed, replies.put(executed, outgoing))

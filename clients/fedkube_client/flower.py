@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Context, Message, Metadata, RecordDict
 from flwr.app.message import make_message
@@ -12,10 +12,11 @@ from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.common.logger import update_console_handler
 
 from fedkube.app import arrays, loading, tracebacks
-from fedkube.app.records import Encoder, decode, from_values
+from fedkube.app.records import Encoder, Pack, decode, from_values
 from fedkube.core.errors import AppInvalid, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
+from fedkube_client.compressor import Compressor
 
 # The outcomes, and the bytes of their arrays.
 Handled = tuple[xpb.Executed, list[memoryview]]
@@ -50,6 +51,11 @@ class Handler:
         self._run = flower_run
         self._run_config = run_config
         self._node_config = node_config
+        self._compressor = Compressor()
+
+    def uncounted(self, calls: Iterable[int]) -> None:
+        """The updates of these earlier calls did not count."""
+        self._compressor.uncounted(calls)
 
     def handle(
         self, task: pb.Task, blobs: list[memoryview], began: Callable[[int], None]
@@ -86,8 +92,11 @@ class Handler:
         except BaseException as error:  # noqa: BLE001 - whatever the app raises
             _fail(outcome, pb.Failure.APP_RAISED, tracebacks.of_app(error, self._folder))
             return
+        packing = self._compressor.packing(task, call, blobs)
         try:
-            _encode(call, reply, context.state, outcome, encoder)
+            _encode(call, reply, context.state, outcome, encoder, packing)
+            if packing is not None and outcome.HasField("content"):
+                self._compressor.done(packing)
         except Rejected as error:
             _fail(outcome, pb.Failure.REFUSED, f"the reply cannot be sent: {error.message}")
         except Exception as error:  # noqa: BLE001 - the records hold whatever the app put in them
@@ -120,7 +129,12 @@ class Handler:
 
 
 def _encode(
-    call: pb.Call, reply: object, state: RecordDict, outcome: pb.Outcome, encoder: Encoder
+    call: pb.Call,
+    reply: object,
+    state: RecordDict,
+    outcome: pb.Outcome,
+    encoder: Encoder,
+    pack: Pack | None,
 ) -> None:
     if not isinstance(reply, Message):
         raise Rejected(f"the ClientApp must return a Message, and returned {type(reply).__name__}")
@@ -129,7 +143,7 @@ def _encode(
     if reply.has_error():
         _fail(outcome, pb.Failure.APP_RAISED, reply.error.reason or "the app gave no reason")
         return
-    outcome.content.CopyFrom(encoder.encode(reply.content))
+    outcome.content.CopyFrom(encoder.encode(reply.content, pack))
     outcome.state.CopyFrom(encoder.encode(state))
     outcome.created_at = reply.metadata.created_at
     outcome.ttl = reply.metadata.ttl

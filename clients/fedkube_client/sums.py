@@ -11,7 +11,7 @@ import numpy as np
 from fedkube.core.admission import Expected
 from fedkube.core.partial_sums import BLOCK, Flat, TensorSum, largest
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import contents, tensors, updates
+from fedkube.wire import contents, packed, tensors, updates
 
 
 @dataclass(slots=True)
@@ -38,7 +38,9 @@ class HeldSum:
     def __init__(self, task: pb.Task, sent: Sequence[memoryview]) -> None:
         self.calls: list[int] = []
         self.known = {blob.digest for blob in task.blobs}
+        self._task = task
         self._fold = task.fold
+        self._blobs = sent
         arrays = updates.arrays(task.content)
         self._shapes = {item.name: tuple(item.shape) for item in arrays}
         self._expected = Expected(self._shapes, task.fold.weight_key)
@@ -53,6 +55,10 @@ class HeldSum:
         views: Sequence[memoryview],
     ) -> str | None:
         """Add an update; why it must not count, or None. Its arrays go out of the outcome."""
+        reason = packed.refusal(self._task, outcome, blobs)
+        if reason is not None:
+            return reason
+        blobs, views = self._unpacked(outcome.content, blobs, views)
         reason = updates.refusal(self._expected, outcome.content, blobs)
         if reason is not None:
             return reason
@@ -75,6 +81,25 @@ class HeldSum:
             self._sum(kept, views, weight, len(self.calls))
         self.calls.append(outcome.call)
         return None
+
+    def _unpacked(
+        self, content: pb.Content, blobs: Sequence[pb.Blob], views: Sequence[memoryview]
+    ) -> tuple[Sequence[pb.Blob], Sequence[memoryview]]:
+        """The same with arrays of their own in the place of those that are compressed."""
+        items = list(packed.packed(content))
+        if not items:
+            return blobs, views
+        blobs, views = list(blobs), list(views)
+        sent = packed.arrays(self._task.content)
+        for item in items:
+            base = packed.base_of(item, sent)
+            restored = packed.restored(
+                item, views[item.blob], None if base is None else self._blobs[base.blob]
+            )
+            packed.replace(item, len(blobs))
+            blobs.append(pb.Blob(nbytes=len(restored)))
+            views.append(restored)
+        return blobs, views
 
     def _sum_first(self) -> None:
         first, self._first = self._first, None

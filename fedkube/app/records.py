@@ -5,10 +5,12 @@ Order, names and the types of values survive: an int comes back as an int, an em
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.constant import SType
 
@@ -20,6 +22,10 @@ from fedkube.wire.limits import INLINE_BYTES, MAX_BLOBS
 
 _INT64 = range(-(1 << 63), 1 << 63)
 _UINT64 = range(1 << 63, 1 << 64)
+
+# Given a record's name, one of its arrays as it is described so far, and the elements: other bytes
+# that stand for them, having said in the description how, or None.
+Pack = Callable[[str, pb.Array, npt.NDArray[np.generic]], memoryview | None]
 
 
 @dataclass(slots=True)
@@ -33,15 +39,18 @@ class Encoder:
     blobs: list[memoryview] = field(default_factory=list)
     _seen: dict[int, tuple[Array, int]] = field(default_factory=dict)
 
-    def encode(self, records: RecordDict) -> pb.Content:
-        """The records without their arrays' bytes, which are added to ``blobs``."""
+    def encode(self, records: RecordDict, pack: Pack | None = None) -> pb.Content:
+        """The records without their arrays' bytes, which are added to ``blobs``.
+
+        ``pack``: may put others in the place of an array's bytes.
+        """
         content = pb.Content()
         for name, record in records.items():
             entry = content.records.add(name=name)
             if isinstance(record, ArrayRecord):
                 entry.arrays.SetInParent()
                 for key, array in record.items():
-                    self._array(entry.arrays.items.add(name=key), array)
+                    self._array(name, entry.arrays.items.add(name=key), array, pack)
             else:
                 values = entry.metrics if isinstance(record, MetricRecord) else entry.configs
                 values.SetInParent()
@@ -49,7 +58,7 @@ class Encoder:
                     self._value(values.items.add(key=key), value)
         return content
 
-    def _array(self, entry: pb.Array, array: Array) -> None:
+    def _array(self, record: str, entry: pb.Array, array: Array, pack: Pack | None) -> None:
         elements = elements_of(array, entry.name)
         entry.stype = array.stype
         if elements is None:
@@ -62,6 +71,11 @@ class Encoder:
             if (array.dtype, tuple(array.shape)) != (entry.dtype, elements.shape):
                 entry.declared_dtype = array.dtype
                 entry.declared_shape.extend(array.shape)
+        if pack is not None and elements is not None:
+            data = pack(record, entry, elements)
+            if data is not None:
+                entry.blob = self._add(data)
+                return
         seen = self._seen.get(id(array))
         if seen is None:
             data = memoryview(array.data) if elements is None else _bytes_of(elements)

@@ -7,6 +7,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPRESSION_NONE: _ClassVar[Compression]
+    COMPRESSION_BF16: _ClassVar[Compression]
+    COMPRESSION_INT8: _ClassVar[Compression]
+COMPRESSION_NONE: Compression
+COMPRESSION_BF16: Compression
+COMPRESSION_INT8: Compression
+
 class Blob(_message.Message):
     __slots__ = ("id", "digest", "nbytes", "held")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -20,7 +29,7 @@ class Blob(_message.Message):
     def __init__(self, id: _Optional[int] = ..., digest: _Optional[bytes] = ..., nbytes: _Optional[int] = ..., held: bool = ...) -> None: ...
 
 class Array(_message.Message):
-    __slots__ = ("name", "dtype", "shape", "stype", "blob", "opaque", "declared_dtype", "declared_shape")
+    __slots__ = ("name", "dtype", "shape", "stype", "blob", "opaque", "declared_dtype", "declared_shape", "compression", "base")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +38,8 @@ class Array(_message.Message):
     OPAQUE_FIELD_NUMBER: _ClassVar[int]
     DECLARED_DTYPE_FIELD_NUMBER: _ClassVar[int]
     DECLARED_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
@@ -37,7 +48,9 @@ class Array(_message.Message):
     opaque: bool
     declared_dtype: str
     declared_shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., stype: _Optional[str] = ..., blob: _Optional[int] = ..., opaque: bool = ..., declared_dtype: _Optional[str] = ..., declared_shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    compression: Compression
+    base: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., stype: _Optional[str] = ..., blob: _Optional[int] = ..., opaque: bool = ..., declared_dtype: _Optional[str] = ..., declared_shape: _Optional[_Iterable[int]] = ..., compression: _Optional[_Union[Compression, str]] = ..., base: _Optional[int] = ...) -> None: ...
 
 class Arrays(_message.Message):
     __slots__ = ("items", "held")
@@ -334,7 +347,7 @@ class Fold(_message.Message):
     def __init__(self, id: _Optional[int] = ..., bits: _Optional[int] = ..., weight_key: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("assignment", "calls", "timeout_s", "message_type", "group", "content", "blobs", "fold")
+    __slots__ = ("assignment", "calls", "timeout_s", "message_type", "group", "content", "blobs", "fold", "compression", "bound")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
@@ -343,6 +356,8 @@ class Task(_message.Message):
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     FOLD_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
     assignment: int
     calls: _containers.RepeatedCompositeFieldContainer[Call]
     timeout_s: float
@@ -351,7 +366,9 @@ class Task(_message.Message):
     content: Content
     blobs: _containers.RepeatedCompositeFieldContainer[Blob]
     fold: Fold
-    def __init__(self, assignment: _Optional[int] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., timeout_s: _Optional[float] = ..., message_type: _Optional[str] = ..., group: _Optional[str] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
+    compression: Compression
+    bound: bool
+    def __init__(self, assignment: _Optional[int] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., timeout_s: _Optional[float] = ..., message_type: _Optional[str] = ..., group: _Optional[str] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ..., compression: _Optional[_Union[Compression, str]] = ..., bound: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("calls", "assignments")

@@ -48,18 +48,20 @@ class NewSegment(_message.Message):
     def __init__(self, id: _Optional[int] = ..., nbytes: _Optional[int] = ...) -> None: ...
 
 class Execute(_message.Message):
-    __slots__ = ("task", "places", "segments", "dropped", "free")
+    __slots__ = ("task", "places", "segments", "dropped", "free", "uncounted")
     TASK_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     FREE_FIELD_NUMBER: _ClassVar[int]
+    UNCOUNTED_FIELD_NUMBER: _ClassVar[int]
     task: _exchange_pb2.Task
     places: _containers.RepeatedCompositeFieldContainer[Place]
     segments: _containers.RepeatedCompositeFieldContainer[NewSegment]
     dropped: _containers.RepeatedScalarFieldContainer[int]
     free: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, task: _Optional[_Union[_exchange_pb2.Task, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[NewSegment, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ..., free: _Optional[_Iterable[int]] = ...) -> None: ...
+    uncounted: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, task: _Optional[_Union[_exchange_pb2.Task, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[NewSegment, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ..., free: _Optional[_Iterable[int]] = ..., uncounted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Executed(_message.Message):
     __slots__ = ("outcomes", "places", "segment")
