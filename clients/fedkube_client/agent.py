@@ -11,13 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 import uuid
 from dataclasses import dataclass, field
-
-import grpc
-import grpc.aio
 
 from fedkube import __version__
 from fedkube.core.errors import AppInvalid, Rejected
@@ -25,12 +21,12 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
 from fedkube.wire import channels, contents, frames
 from fedkube.wire.limits import MAX_REPLY_BYTES, PROTOCOL
+from fedkube.wire.stream import Stream, attend
 from fedkube.wire.transfers import Incoming, Progress, check_announced
+from fedkube.wire.uploads import Upload, Uploads
 from fedkube_client.executor import AppSettings, Ended, Executor
 from fedkube_client.segments import Segment, SegmentCache, layout
-from fedkube_client.stream import Stream
 from fedkube_client.sums import HeldSum
-from fedkube_client.uploads import Upload, Uploads
 
 log = logging.getLogger("fedkube.client")
 
@@ -65,10 +61,6 @@ class _Work:
             self.segment = None
 
 
-class Refused(Exception):
-    """The server will not have this worker; trying again would not help."""
-
-
 class Agent:
     """One worker. ``run`` returns when the server says goodbye."""
 
@@ -88,6 +80,7 @@ class Agent:
         self._executor: Executor | None = None
         self._cache = SegmentCache(cache_bytes)
         self._dropped: list[int] = []
+        self._uncounted: set[int] = set()  # calls, of which the executor has not been told
         self._tasks: asyncio.Queue[_Work] = asyncio.Queue()
         self._work: _Work | None = None
         self._idle = False
@@ -101,41 +94,14 @@ class Agent:
     # ------------------------------------------------------------- connections
 
     async def run(self, give_up_s: float) -> None:
-        """Serve until the server says goodbye; Refused if it will not have us.
-
-        A lost connection is made again, after waits that grow and vary; what was going on goes on
-        meanwhile. Without a server for ``give_up_s`` seconds, this ends.
-        """
-        loop = asyncio.get_running_loop()
-        last_seen = loop.time()
-        tries = 0
+        """Serve until the server says goodbye; Refused if it will not have us."""
         try:
-            while True:
-                stream = Stream(self)
-                try:
-                    channel = channels.connect(self._address, self._credentials)
-                    if await stream.serve(channel, self._hello()):
-                        return
-                except grpc.aio.AioRpcError as error:
-                    if error.code() in (
-                        grpc.StatusCode.PERMISSION_DENIED,
-                        grpc.StatusCode.INVALID_ARGUMENT,
-                    ):
-                        raise Refused(error.details() or "refused") from None
-                except Rejected as error:
-                    log.warning("the server broke a rule of the exchange: %s", error.message)
-                finally:
-                    self._stream = None
-                if stream.greeted:
-                    last_seen, tries = loop.time(), 0
-                if loop.time() - last_seen > give_up_s:
-                    raise Refused(f"no server at {self._address} for {give_up_s:g} s")
-                tries += 1
-                await asyncio.sleep(min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0))  # noqa: S311
+            await attend(self, self._address, self._credentials, give_up_s)
         finally:
             await self._end()
 
-    def _hello(self) -> pb.Hello:
+    def hello(self) -> pb.Hello:
+        """Who this worker is, and what it still has."""
         return pb.Hello(
             protocol=PROTOCOL,
             worker=self.name,
@@ -167,6 +133,10 @@ class Agent:
             self._tell_app_broken()
         elif self._idle:
             self._ready()
+
+    def cut(self) -> None:
+        """Frames can wait: the next Hello makes up for those that are not sent."""
+        self._stream = None
 
     def _hang_up(self) -> None:
         """Serving has ended by an error: so does the agent."""
@@ -275,6 +245,7 @@ class Agent:
         return [pb.Want(blob=blob.id) for blob in blobs if blob.held and blob.nbytes]
 
     def _cancel(self, cancel: pb.Cancel) -> None:
+        self._uncounted.update(cancel.calls)
         work = self._work
         if work is None:
             return
@@ -291,6 +262,7 @@ class Agent:
     def _note(self, settled: pb.Settled) -> None:
         for refusal in settled.refused:
             log.warning("the server did not count a reply: %s", refusal.reason)
+            self._uncounted.add(refusal.call)
         upload = self._uploads.settle(settled.upload)
         if upload is not None and self._stream is not None:
             self._stream.forget(upload.pieces)
@@ -405,6 +377,7 @@ class Agent:
                 code = pb.Failure.REFUSED
                 reason = f"the update was refused: {reason}"
                 outcome.failure.CopyFrom(pb.Failure(code=code, reason=reason))
+                self._uncounted.add(outcome.call)
 
     def _views(self, task: pb.Task) -> list[memoryview]:
         """The task's own arrays."""
@@ -430,8 +403,11 @@ class Agent:
             places.append(place)
         used = {place.segment for place in places}
         self._dropped += self._cache.shrink(used)
-        request = xpb.Execute(task=task, places=places, dropped=self._dropped)
+        request = xpb.Execute(
+            task=task, places=places, dropped=self._dropped, uncounted=sorted(self._uncounted)
+        )
         self._dropped = []
+        self._uncounted.clear()
         segments = {number: self._cache.descriptor(number) for number in used}
         timer = None
         if task.timeout_s:

@@ -15,7 +15,8 @@ from fedkube.app import project
 from fedkube.core import heap, logs
 from fedkube.core.errors import FedKubeError
 from fedkube.wire.arguments import credentials_of, options_for_credentials
-from fedkube_client.agent import Agent, Refused
+from fedkube.wire.stream import Refused
+from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 
 

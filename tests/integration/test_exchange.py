@@ -13,7 +13,7 @@ import grpc.aio
 import numpy as np
 import pytest
 from exchange_harness import Server
-from fedkube_server import exchange, sessions
+from fedkube_server import sessions, workers
 from fedkube_server.driver import Answer
 
 from fedkube.pki.authority import Authority
@@ -346,7 +346,7 @@ def test_a_second_reply_and_one_of_an_old_assignment_do_not_count(world):
 
 
 def test_a_worker_lost_in_the_middle_of_its_reply_leaves_nothing(world, monkeypatch):
-    monkeypatch.setattr(exchange, "RESUME_S", 0.2)
+    monkeypatch.setattr(workers, "RESUME_S", 0.2)
 
     async def scenario(server, channel):
         first = Worker(channel())

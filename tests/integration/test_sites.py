@@ -10,13 +10,14 @@ import grpc
 import grpc.aio
 import pytest
 from exchange_harness import Server
-from fedkube_client.agent import Agent, Refused
+from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_server.driver import Answer
 
 from fedkube.app.records import decode, to_values
 from fedkube.wire.control import ControlClient
 from fedkube.wire.identity import Role
+from fedkube.wire.stream import Refused
 
 SITES = ("north", "south")
 NODES = Path(__file__).parent.parent / "apps" / "nodes"

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 from fedkube_client.sums import HeldSum
-from fedkube_client.uploads import Uploads
 from fedkube_server.blobs import BlobStore
 from fedkube_server.folds import Fold, sent_arrays
 from fedkube_server.landing import Landed
@@ -19,6 +18,7 @@ from fedkube.app.records import Encoder
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.tensors import digest
+from fedkube.wire.uploads import Uploads
 
 KEY = "num-examples"
 SHAPES = {"w": (300, 250), "b": (7,), "frozen": (11,), "empty": (0, 3), "scalar": ()}

@@ -1,4 +1,4 @@
-"""What a worker sends up: replies and sums, kept until the server has settled them."""
+"""What a peer sends up: replies and sums, kept until the server has settled them."""
 
 from __future__ import annotations
 

@@ -1,19 +1,36 @@
-"""One connection of an agent to its server: what is written first, and what is read."""
+"""A peer's connection to the server above it: what is written first, what is read, and again.
+
+A worker's agent has one, and a relay.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Protocol
+
+import grpc
+import grpc.aio
 
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
 
+log = logging.getLogger("fedkube.wire")
+
+
+class Refused(Exception):
+    """The server will not have this peer; trying again would not help."""
+
 
 class Receiver(Protocol):
     """Whose stream it is."""
+
+    def hello(self) -> pb.Hello:
+        """Who we are, and what we still have."""
 
     def greeted(self, stream: Stream, welcome: pb.Welcome) -> None:
         """The server has welcomed us."""
@@ -23,6 +40,44 @@ class Receiver(Protocol):
 
     def check(self) -> None:
         """Raise if there is nobody to receive any more."""
+
+    def cut(self) -> None:
+        """The stream has ended."""
+
+
+async def attend(
+    receiver: Receiver, address: str, credentials: channels.Credentials, give_up_s: float
+) -> None:
+    """Keep a stream to the server until it says goodbye; Refused if it will not have us.
+
+    A lost connection is made again, after waits that grow and vary; what was going on goes on
+    meanwhile. Without a server for ``give_up_s`` seconds, this ends.
+    """
+    loop = asyncio.get_running_loop()
+    last_seen = loop.time()
+    tries = 0
+    while True:
+        stream = Stream(receiver)
+        try:
+            channel = channels.connect(address, credentials)
+            if await stream.serve(channel, receiver.hello()):
+                return
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (
+                grpc.StatusCode.PERMISSION_DENIED,
+                grpc.StatusCode.INVALID_ARGUMENT,
+            ):
+                raise Refused(error.details() or "refused") from None
+        except Rejected as error:
+            log.warning("the server broke a rule of the exchange: %s", error.message)
+        finally:
+            receiver.cut()
+        if stream.greeted:
+            last_seen, tries = loop.time(), 0
+        if loop.time() - last_seen > give_up_s:
+            raise Refused(f"no server at {address} for {give_up_s:g} s")
+        tries += 1
+        await asyncio.sleep(min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 class Stream:
