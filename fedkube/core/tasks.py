@@ -9,7 +9,8 @@ once, whatever is lost, late or repeated:
 * an update may stay with its worker, in a sum; it counts when the sum has come (*held*);
 * a lost worker's tasks go back to the front of the queue, until ``max_attempts`` is used up;
 * a withdrawn task is settled at once, and what its worker still sends is ignored;
-* a worker that is bound to clients (a site's, whose data lie there) is given theirs alone.
+* a worker that is bound to clients (a site's, whose data lie there) is given theirs alone;
+* a relay, which has workers of its own, is given as many assignments at a time as it says.
 """
 
 from __future__ import annotations
@@ -130,8 +131,20 @@ class _Task:
             raise LookupError(f"{event} does not fit {self!r}") from None
 
 
+@dataclass(slots=True)
+class _Relay:
+    """``slots``: assignments that it may have at a time. ``open``: those that run, their tasks."""
+
+    slots: int = 0
+    open: dict[int, set[TaskId]] = field(default_factory=dict)
+
+
 def _most(kind: Kind) -> int:
     return kind.most
+
+
+def _no_more(_: Kind) -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -140,15 +153,20 @@ class Dispatcher:
 
     ``max_attempts``: how often a task may be given out before it is called failed.
     ``batch``: how many tasks of a kind one assignment may have, by how long they take.
+    ``patient``: sums stay with their workers until ``flush``; for a relay, which is told when.
+    ``more``: whether tasks of a kind are still to be submitted, as far as is known.
     """
 
     max_attempts: int = 3
     batch: Callable[[Kind], int] = _most
+    patient: bool = False
+    more: Callable[[Kind], bool] = _no_more
     _tasks: dict[TaskId, _Task] = field(default_factory=dict)
     _queue: deque[TaskId] = field(default_factory=deque)
     _free: dict[Session, None] = field(default_factory=dict)  # in the order of their readiness
     _sessions: dict[Session, set[TaskId]] = field(default_factory=dict)  # and what each has
     _bound: dict[Session, frozenset[Client]] = field(default_factory=dict)  # may serve these only
+    _relays: dict[Session, _Relay] = field(default_factory=dict)
     _summing: set[Session] = field(default_factory=set)  # have a sum that was not asked for yet
     _busy_clients: set[Client] = field(default_factory=set)
     _assignments: int = 0
@@ -176,9 +194,17 @@ class Dispatcher:
 
     def ready(self, session: Session) -> list[Effect]:
         """The worker is free."""
-        if session not in self._sessions or session in self._free:
+        if session not in self._sessions or session in self._free or session in self._relays:
             return []
         self._free[session] = None
+        return self._dispatch()
+
+    def widen(self, session: Session, slots: int) -> list[Effect]:
+        """The session is a relay's, and takes so many assignments at a time from now on."""
+        if session not in self._sessions:
+            return []
+        self._relays.setdefault(session, _Relay()).slots = slots
+        self._free_slots(session)
         return self._dispatch()
 
     def leave(self, session: Session, reason: str) -> list[Effect]:
@@ -187,6 +213,7 @@ class Dispatcher:
             return []
         self._free.pop(session, None)
         self._bound.pop(session, None)
+        self._relays.pop(session, None)
         self._summing.discard(session)
         effects = self._lose_all(self._sessions[session], reason)
         del self._sessions[session]
@@ -218,6 +245,8 @@ class Dispatcher:
         task.move(TaskEvent.HOLD)
         assert task.session is not None, "a running task has a worker"
         self._summing.add(task.session)
+        if self._stopped(task):
+            return self._dispatch()
         return self._flush_idle() if task.session in self._free else []
 
     def answer(self, task_id: TaskId) -> list[Effect]:
@@ -275,8 +304,9 @@ class Dispatcher:
 
     @property
     def sessions(self) -> int:
-        """Workers that are connected."""
-        return len(self._sessions)
+        """Workers that are connected, those of relays among them."""
+        relayed = sum(relay.slots for relay in self._relays.values())
+        return len(self._sessions) - len(self._relays) + relayed
 
     def check(self) -> None:
         """Raise AssertionError when what must always hold does not; for tests."""
@@ -293,15 +323,48 @@ class Dispatcher:
         assert len(self._busy_clients) == len(given), "a client is served twice at once"
         assert set(self._free) <= set(self._sessions)
         assert self._summing <= set(self._sessions)
-        assert not self._free.keys() & self._summing, "an idle worker keeps a sum"
+        for session, relay in self._relays.items():
+            running = {t.id for t in given if t.session == session and t.state is TaskState.RUNNING}
+            assert {id for tasks in relay.open.values() for id in tasks} == running
+            assert all(relay.open.values()), "an assignment without tasks is open"
+            assert (session in self._free) == (len(relay.open) < relay.slots)
+        idle = {session for session in self._free if self._idle(session)}
+        assert self.patient or not idle & self._summing, "an idle worker keeps a sum"
 
     # ------------------------------------------------------------- inside
 
     def _release(self, task: _Task) -> None:
         if task.session is not None:
+            self._stopped(task)
             self._busy_clients.discard(task.client)
             self._sessions[task.session].discard(task.id)
             task.session = None
+
+    def _stopped(self, task: _Task) -> bool:
+        """The task does not run any more; True if a relay has room again because of that."""
+        relay = self._relays.get(task.session or "")
+        tasks = relay.open.get(task.assignment) if relay is not None else None
+        if relay is None or tasks is None or task.session is None:
+            return False
+        tasks.discard(task.id)
+        if tasks:
+            return False
+        del relay.open[task.assignment]
+        self._free_slots(task.session)
+        return True
+
+    def _free_slots(self, session: Session) -> None:
+        """A relay is free as long as it has a slot that is."""
+        relay = self._relays[session]
+        if len(relay.open) < relay.slots:
+            self._free.setdefault(session)
+        else:
+            self._free.pop(session, None)
+
+    def _idle(self, session: Session) -> bool:
+        """Whether a free worker has nothing to do; a relay that has a free slot may have."""
+        relay = self._relays.get(session)
+        return relay is None or not relay.open
 
     def _settle(self, task: _Task, reason: str) -> Settle:
         self._release(task)
@@ -310,9 +373,12 @@ class Dispatcher:
 
     def _finish(self, task_id: TaskId, event: TaskEvent, reason: str) -> list[Effect]:
         task = self._tasks[task_id]
+        session = task.session
         task.move(event)
         settled = self._settle(task, reason)
-        return [settled, *(self._dispatch() if self._queue else ())]
+        if self._queue:
+            return [settled, *self._dispatch()]
+        return [settled, *(self._flush_idle() if session in self._relays else ())]
 
     def _lose_all(self, task_ids: Iterable[TaskId], reason: str) -> list[Effect]:
         effects: list[Effect] = []
@@ -335,7 +401,9 @@ class Dispatcher:
 
     def _dispatch(self) -> list[Effect]:
         given: list[Assign] = []
-        for session in list(self._free):
+        waiting = deque(self._free)
+        while waiting:
+            session = waiting.popleft()
             tasks = self._take(self._bound.get(session))
             if not tasks:
                 if session in self._bound:
@@ -350,19 +418,31 @@ class Dispatcher:
                 task.assignment = self._assignments
                 self._sessions[session].add(task.id)
             ids = tuple(task.id for task in tasks)
+            if session in self._relays:
+                self._relays[session].open[self._assignments] = set(ids)
+                self._free_slots(session)
+                if session in self._free:
+                    waiting.append(session)  # in turn with the others
             given.append(Assign(session, self._assignments, ids, hold=tasks[0].kind.foldable))
         return [*map(self._unless_alone, given), *self._flush_idle()]
 
     def _unless_alone(self, assign: Assign) -> Assign:
         """A worker that will have this one update only had better send it at once."""
-        more = len(assign.tasks) > 1 or assign.session in self._summing
-        if more or (self._queue and assign.session not in self._bound):
+        session = assign.session
+        # A relay's workers serve several assignments at a time.
+        given = self._sessions[session] if session in self._relays else assign.tasks
+        if len(given) > 1 or session in self._summing:
+            return assign
+        kind = self._tasks[assign.tasks[0]].kind
+        if (self._queue or self.more(kind)) and session not in self._bound:
             return assign
         return replace(assign, hold=False)
 
     def _flush_idle(self) -> list[Effect]:
         """Workers that are free, and have nothing to do, may as well send what they hold."""
-        idle = [session for session in self._free if session in self._summing]
+        if self.patient:
+            return []
+        idle = [each for each in self._free if each in self._summing and self._idle(each)]
         self._summing.difference_update(idle)
         return [Flush(session) for session in idle]
 
@@ -372,7 +452,7 @@ class Dispatcher:
         if first is None:
             return []
         # Workers that come later find something left: the last assignments are small ones.
-        share = -(-(len(self._queue) + 1) // (2 * len(self._sessions)))
+        share = -(-(len(self._queue) + 1) // (2 * self.sessions))
         tasks = [first]
         for _ in range(min(share, self.batch(first.kind)) - 1):
             task = self._next(first.kind, clients)

@@ -164,6 +164,12 @@ class Ready(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Capacity(_message.Message):
+    __slots__ = ("assignments",)
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    assignments: int
+    def __init__(self, assignments: _Optional[int] = ...) -> None: ...
+
 class Want(_message.Message):
     __slots__ = ("blob", "offset")
     BLOB_FIELD_NUMBER: _ClassVar[int]
@@ -231,20 +237,22 @@ class Outcome(_message.Message):
     def __init__(self, call: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., state: _Optional[_Union[Content, _Mapping]] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., held: bool = ...) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("upload", "assignment", "outcomes", "blobs", "bytes_follow", "seconds")
+    __slots__ = ("upload", "assignment", "outcomes", "blobs", "bytes_follow", "seconds", "more")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     upload: int
     assignment: int
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
     blobs: _containers.RepeatedCompositeFieldContainer[Blob]
     bytes_follow: bool
     seconds: float
-    def __init__(self, upload: _Optional[int] = ..., assignment: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., bytes_follow: bool = ..., seconds: _Optional[float] = ...) -> None: ...
+    more: bool
+    def __init__(self, upload: _Optional[int] = ..., assignment: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., bytes_follow: bool = ..., seconds: _Optional[float] = ..., more: bool = ...) -> None: ...
 
 class SumTensor(_message.Message):
     __slots__ = ("name", "dtype", "blob", "raw", "blocks", "bins", "unchanged")
@@ -287,34 +295,38 @@ class AppBroken(_message.Message):
     def __init__(self, traceback: _Optional[str] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
-    __slots__ = ("hello", "ready", "need", "reply", "app_broken", "sum")
+    __slots__ = ("hello", "ready", "need", "reply", "app_broken", "sum", "capacity")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     NEED_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
     APP_BROKEN_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     need: Need
     reply: Reply
     app_broken: AppBroken
     sum: Sum
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ..., sum: _Optional[_Union[Sum, _Mapping]] = ...) -> None: ...
+    capacity: Capacity
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ..., sum: _Optional[_Union[Sum, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("run", "flower_run", "run_config", "cache_bytes", "partitions")
+    __slots__ = ("run", "flower_run", "run_config", "cache_bytes", "partitions", "max_attempts")
     RUN_FIELD_NUMBER: _ClassVar[int]
     FLOWER_RUN_FIELD_NUMBER: _ClassVar[int]
     RUN_CONFIG_FIELD_NUMBER: _ClassVar[int]
     CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     flower_run: int
     run_config: Values
     cache_bytes: int
     partitions: int
-    def __init__(self, run: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[Values, _Mapping]] = ..., cache_bytes: _Optional[int] = ..., partitions: _Optional[int] = ...) -> None: ...
+    max_attempts: int
+    def __init__(self, run: _Optional[str] = ..., flower_run: _Optional[int] = ..., run_config: _Optional[_Union[Values, _Mapping]] = ..., cache_bytes: _Optional[int] = ..., partitions: _Optional[int] = ..., max_attempts: _Optional[int] = ...) -> None: ...
 
 class Call(_message.Message):
     __slots__ = ("id", "node", "partition", "seed", "message_id", "created_at", "ttl", "state")
@@ -337,14 +349,16 @@ class Call(_message.Message):
     def __init__(self, id: _Optional[int] = ..., node: _Optional[int] = ..., partition: _Optional[int] = ..., seed: _Optional[int] = ..., message_id: _Optional[str] = ..., created_at: _Optional[float] = ..., ttl: _Optional[float] = ..., state: _Optional[_Union[Content, _Mapping]] = ...) -> None: ...
 
 class Fold(_message.Message):
-    __slots__ = ("id", "bits", "weight_key")
+    __slots__ = ("id", "bits", "weight_key", "more")
     ID_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_KEY_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     id: int
     bits: int
     weight_key: str
-    def __init__(self, id: _Optional[int] = ..., bits: _Optional[int] = ..., weight_key: _Optional[str] = ...) -> None: ...
+    more: bool
+    def __init__(self, id: _Optional[int] = ..., bits: _Optional[int] = ..., weight_key: _Optional[str] = ..., more: bool = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("assignment", "calls", "timeout_s", "message_type", "group", "content", "blobs", "fold", "compression", "bound")
