@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fedkube.core.tasks import Assign, Dispatcher, Flush, Kind, Revoke, Settle, TaskState
 
 SESSIONS = st.sampled_from(["s0", "s1", "s2", "s3"])
+RELAYS = st.sampled_from(["r0", "r1"])
 CLIENTS = st.integers(0, 5)
 BOUND = {"s2": frozenset({1, 2}), "s3": frozenset({3})}
 KINDS = st.sampled_from(
@@ -23,7 +24,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.client = {}  # of every task that was ever submitted
         self.kind = {}
         self.joined = set()
-        self.free = set()
+        self.free = set()  # workers, and relays that have a slot left
+        self.slots = {}  # of each relay that is there
         self.running = {}  # task -> (session, assignment)
         self.held = {}  # task -> session
         self.unasked = set()  # sessions with a sum that was not asked for
@@ -52,9 +54,19 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.free.add(session)
         self.apply(self.dispatcher.ready(session))
 
-    @rule(session=SESSIONS)
+    @rule(session=RELAYS, slots=st.integers(0, 3))
+    def widen(self, session, slots):
+        if session not in self.joined:
+            self.joined.add(session)
+            assert self.dispatcher.join(session) == []
+        self.slots[session] = slots
+        self.see_slots(session)
+        self.apply(self.dispatcher.widen(session, slots))
+
+    @rule(session=st.one_of(SESSIONS, RELAYS))
     def leave(self, session):
         self.free.discard(session)
+        self.slots.pop(session, None)
         self.joined.discard(session)
         self.unasked.discard(session)
         self.lose(task for task in [*self.running, *self.held] if self.where(task) == session)
@@ -84,6 +96,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         task = data.draw(st.sampled_from(summed))
         self.held[task] = self.running.pop(task)[0]
         self.unasked.add(self.held[task])
+        self.see_slots(self.held[task])
         self.apply(self.dispatcher.hold(task))
 
     @precondition(lambda self: self.running)
@@ -91,7 +104,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def fail(self, data, retry):
         task = data.draw(st.sampled_from(sorted(self.running)))
         gives_up = not retry or self.blamed[task] == self.dispatcher.max_attempts
-        del self.running[task]
+        self.see_slots(self.running.pop(task)[0])
         effects = self.dispatcher.fail(task, "it broke", retry=retry)
         assert any(isinstance(e, Settle) and e.task == task for e in effects) == gives_up
         self.apply(effects)
@@ -100,7 +113,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def postpone(self, data):
         task = data.draw(st.sampled_from(sorted(self.running)))
-        del self.running[task]
+        self.see_slots(self.running.pop(task)[0])
         self.blamed[task] -= 1
         effects = self.dispatcher.postpone(task)
         assert not any(isinstance(e, Settle) and e.task == task for e in effects)
@@ -131,7 +144,19 @@ class DispatcherMachine(RuleBasedStateMachine):
         for task in list(tasks):
             if self.held.pop(task, None) is not None:
                 self.blamed[task] -= 1
-            self.running.pop(task, None)
+            if task in self.running:
+                self.see_slots(self.running.pop(task)[0])
+
+    def open(self, session):
+        """How many assignments of a relay's are running."""
+        return len({number for one, number in self.running.values() if one == session})
+
+    def see_slots(self, session):
+        if session in self.slots:
+            if self.open(session) < self.slots[session]:
+                self.free.add(session)
+            else:
+                self.free.discard(session)
 
     def apply(self, effects):
         for effect in effects:
@@ -144,7 +169,8 @@ class DispatcherMachine(RuleBasedStateMachine):
                     assert len(tasks) <= self.kind[tasks[0]].most
                     assert not hold or self.kind[tasks[0]].foldable
                     self.assignments.add(assignment)
-                    self.free.discard(session)
+                    if session not in self.slots:
+                        self.free.discard(session)
                     for task in tasks:
                         assert task not in self.settled
                         assert self.client[task] in BOUND.get(session, {self.client[task]})
@@ -153,6 +179,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                         self.blamed[task] = self.blamed.get(task, 0) + 1
                         assert self.blamed[task] <= self.dispatcher.max_attempts
                         self.running[task] = (session, assignment)
+                    self.see_slots(session)
                 case Revoke(session, task):
                     assert self.running[task][0] == session
                 case Flush(session):
@@ -162,7 +189,8 @@ class DispatcherMachine(RuleBasedStateMachine):
                     assert task not in self.settled, "a task settled twice"
                     assert state in (TaskState.ANSWERED, TaskState.FAILED, TaskState.WITHDRAWN)
                     self.settled[task] = state
-                    self.running.pop(task, None)
+                    if task in self.running:
+                        self.see_slots(self.running.pop(task)[0])
                     self.held.pop(task, None)
 
     @invariant()
@@ -171,7 +199,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             return
         self.dispatcher.check()
         given = len(self.running) + len(self.held)
-        assert self.dispatcher.sessions == len(self.joined)
+        relayed = sum(self.slots.values())
+        assert self.dispatcher.sessions == len(self.joined) - len(self.slots) + relayed
+        assert all(self.open(relay) <= 3 for relay in self.slots)
         assert self.dispatcher.running == given
         assert self.dispatcher.queued + given + len(self.settled) == len(self.client)
         for task, (session, assignment) in self.running.items():
@@ -188,7 +218,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         waiting = set(self.client) - set(self.settled) - given
         could = {self.client[task] for task in waiting} - busy
         assert not any(could & BOUND.get(session, could) for session in self.free)
-        assert not self.free & self.unasked, "an idle worker may as well send its sum"
+        idle = {each for each in self.free if each not in self.slots or not self.open(each)}
+        assert not idle & self.unasked, "an idle worker may as well send its sum"
 
     def teardown(self):
         """With one worker that does its work, every task settles, exactly once."""
