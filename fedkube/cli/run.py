@@ -22,6 +22,7 @@ from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for
 from fedkube.core import ids, planner
 from fedkube.core.errors import Exit, Usage
+from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunState
 from fedkube.local import machine
 from fedkube.local.launcher import Launcher
@@ -88,6 +89,13 @@ def run(
     cohort: Annotated[
         list[str] | None, typer.Option("--cohort", help=cohorts.HELP, show_default=False)
     ] = None,
+    compression: Annotated[
+        Compression,
+        typer.Option(
+            "--compression",
+            help="How clients send their updates: as they are, or rounded to bf16 or int8.",
+        ),
+    ] = Compression.NONE,
     threads: Annotated[
         int, typer.Option("--threads", help="CPU threads that a client computes with.")
     ] = 1,
@@ -117,6 +125,7 @@ def run(
         run_config=config,
         pool=Pool(clients=count, client_timeout_s=_positive(client_timeout), threads=threads),
         cohort=cohorts.read(cohort or [], count),
+        compression=compression.value,
         server=Server(listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}"),
         checkpoints=Checkpoints(
             every=_in_range("--checkpoint-every", checkpoint_every, 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,17 +32,18 @@ def events(
         raise Usage("--stream has no end, and --format json is one document")
     with connect(namespace, context) as (cluster, space):
         runs.get(cluster, space, run)
-        found, version = of(cluster, space, run)
-        if form is Format.JSON:
-            print_json([summary(event) for event in found])
-            return
-        for event in found:
-            typer.echo(line(event))
-        if not found and not stream:
-            note(f"no events of {run} (Kubernetes keeps them for an hour)")
         if stream:
             with suppress(KeyboardInterrupt):
-                _follow(cluster, space, run, version)
+                _follow(cluster, space, run)
+            return
+        found, _ = of(cluster, space, run)
+    if form is Format.JSON:
+        print_json([summary(event) for event in found])
+        return
+    for event in found:
+        typer.echo(line(event))
+    if not found:
+        note(f"no events of {run} (Kubernetes keeps them for an hour)")
 
 
 def of(cluster: Api, space: str, run: str) -> tuple[list[Object], str]:
@@ -102,53 +102,33 @@ def line(event: Object) -> str:
     return f"{ago:>4}  {told['type']:<7}  {told['reason']:<20}  {told['object']}{times}: {message}"
 
 
-def _follow(cluster: Api, space: str, run: str, version: str) -> None:
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    from fedkube.cli.cluster.refusals import PASSING
+def _follow(cluster: Api, space: str, run: str) -> None:
+    from fedkube.cli.cluster.follow import Away, happenings
 
     shown: set[tuple[str, object]] = set()
     away = False
-    while True:
-        try:
-            if not version:
-                # The server was away, or has forgotten where we were: some may come again.
-                found, version = of(cluster, space, run)
-                news = [each for each in found if _key(each) not in shown]
-            else:
-                news = []
-            if away:
-                note("the cluster answers again")
-                away = False
-            _print_new(news, shown)
-            for kind, body in cluster.watch("Event", space, version):
-                if kind == "ERROR":
-                    version = ""
-                    break
-                version = body["metadata"]["resourceVersion"]
-                about = (body.get("involvedObject") or {}).get("name", "")
-                if kind in ("ADDED", "MODIFIED") and about.startswith(run):
-                    everyone = {each["metadata"]["name"] for each in cluster.list(
-                        "FederatedRun", space
-                    )} | {run}  # fmt: skip
-                    if whose(body, everyone) == run:
-                        _print_new([body], shown)
-        except (ApiException, HTTPError) as error:
-            if isinstance(error, ApiException) and error.status not in {*PASSING, 410}:
-                raise
-            version = ""
+    for seen in happenings(cluster, "Event", space, lambda: of(cluster, space, run)):
+        if isinstance(seen, Away):
             if not away:
-                note("the cluster does not answer; trying again")
+                note(f"the cluster does not answer ({seen.why}); trying again")
             away = True
-            time.sleep(2)
-
-
-def _print_new(found: list[Object], shown: set[tuple[str, object]]) -> None:
-    for event in found:
-        if _key(event) not in shown:
+            continue
+        if away:
+            note("the cluster answers again")
+            away = False
+        happened, event = seen
+        if happened == "DELETED" or _key(event) in shown:
+            continue
+        if happened == "SEEN" or _is_of(cluster, space, event, run):
             shown.add(_key(event))
             typer.echo(line(event))
+
+
+def _is_of(cluster: Api, space: str, event: Object, run: str) -> bool:
+    if not str((event.get("involvedObject") or {}).get("name", "")).startswith(run):
+        return False
+    everyone = {body["metadata"]["name"] for body in cluster.list("FederatedRun", space)}
+    return whose(event, everyone | {run}) == run
 
 
 def _key(event: Object) -> tuple[str, object]:

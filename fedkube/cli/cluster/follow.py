@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,35 +28,55 @@ class Away:
     why: str
 
 
-def changes(cluster: Api, kind: str, space: str, name: str) -> Iterator[Object | Away]:
-    """The object as it is, then after each change; it ends when the object is gone.
+# Finds what is there now, and the version from which a watch goes on; None: there is no more.
+Look = Callable[[], tuple[list[Object], str] | None]
 
-    What goes wrong at the first request is raised. Later on only what will not pass is.
+
+def changes(cluster: Api, kind: str, space: str, name: str) -> Iterator[Object | Away]:
+    """The object as it is, then after each change; it ends when the object is gone."""
+
+    def look() -> tuple[list[Object], str] | None:
+        found = cluster.find(kind, space, name)
+        return None if found is None else ([found], found["metadata"]["resourceVersion"])
+
+    for seen in happenings(cluster, kind, space, look, f"metadata.name={name}"):
+        if isinstance(seen, Away):
+            yield seen
+        elif seen[0] == "DELETED":
+            return
+        else:
+            yield seen[1]
+
+
+def happenings(
+    cluster: Api, kind: str, space: str, look: Look, fields: str = ""
+) -> Iterator[tuple[str, Object] | Away]:
+    """What there is, as SEEN, then what happens to it (ADDED, MODIFIED, DELETED), for ever.
+
+    After a break all is SEEN anew. What goes wrong at the first request is raised; later on only
+    what will not pass is.
     """
-    fields = f"metadata.name={name}"
     version = ""
-    patience = _Patience()
+    patience = Patience()
     while True:
         try:
             if not version:
-                found = cluster.find(kind, space, name)
+                found = look()
                 patience.answered()
                 if found is None:
                     return
-                version = found["metadata"]["resourceVersion"]
-                yield found
+                yield from (("SEEN", body) for body in found[0])
+                version = found[1]
             began = time.monotonic()
             for event, body in cluster.watch(kind, space, version, fields):
                 patience.answered()
-                if event == "DELETED":
-                    return
                 if event == "ERROR":
-                    # Mostly 410: the server has forgotten that version. The object is read anew.
+                    # Mostly 410: the server has forgotten that version.
                     version = ""
                     break
                 version = body["metadata"]["resourceVersion"]
                 if event != "BOOKMARK":
-                    yield body
+                    yield event, body
             # Something on the way that ends each watch at once must not make this a hot loop.
             if time.monotonic() - began < 1:
                 time.sleep(1)
@@ -69,7 +89,7 @@ def changes(cluster: Api, kind: str, space: str, name: str) -> Iterator[Object |
             time.sleep(pause_s)
 
 
-class _Patience:
+class Patience:
     """How long to wait after a failure, and which failures are none that pass."""
 
     def __init__(self) -> None:
@@ -78,6 +98,7 @@ class _Patience:
         self._lost_at = float("-inf")
 
     def answered(self) -> None:
+        """The server has done what it was asked for."""
         self._tries, self._ever = 0, True
 
     def lost(self, error: ApiException | HTTPError) -> float:

@@ -107,21 +107,21 @@ class _Stream:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        from fedkube.cli.cluster.refusals import PASSING
+        from fedkube.cli.cluster.follow import Patience
 
+        patience = Patience()
+        patience.answered()  # the run has been found
         while True:
             try:
-                over = self._once()
+                if self._once():
+                    return
+                patience.answered()
             except (ApiException, HTTPError) as error:
-                passing = {*PASSING, _BAD_REQUEST, 404}
-                if isinstance(error, ApiException) and error.status not in passing:
-                    raise
-                # A log that is silent for long is cut by us, and simply taken up again.
-                if not _is_silence(error):
+                # A pod that has just gone, or a container that has; or a log that was silent for
+                # so long that we cut it: all are simply looked at again.
+                if not _is_nothing(error):
+                    patience.lost(error)
                     self._tell("the cluster does not answer; trying again")
-                over = False
-            if over:
-                return
             time.sleep(_PAUSE_S)
 
     def _once(self) -> bool:
@@ -179,9 +179,15 @@ class _Stream:
             note(f"-- {text}")
 
 
-def _is_silence(error: Exception) -> bool:
+def _is_nothing(error: Exception) -> bool:
+    from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import ReadTimeoutError
 
+    from fedkube.cli.cluster.refusals import details
+
+    if isinstance(error, ApiException):
+        gone = error.status == 404 and bool(details(error).get("name"))
+        return gone or error.status == _BAD_REQUEST
     return isinstance(error, ReadTimeoutError)
 
 
