@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from fedkube.api import crd
-from fedkube.coordinator import objects, reconciler
+from fedkube.cli.cluster import reader
 from fedkube.coordinator.objects import Defaults
 from fedkube.coordinator.reconciler import Reconciler
 
@@ -206,11 +206,16 @@ def test_the_pods_of_a_run_fit_the_restricted_standard(
 
 
 @pytest.mark.parametrize("version", kube_schemas.VERSIONS)
-def test_the_pod_that_shows_a_runs_folder_is_valid(version: str) -> None:
-    for spec in SPECS.values():
-        body = objects.reader_pod(reconciler.read(a_run(spec)), "i:1")
-        assert kube_schemas.complaints(body, version) == []
-        assert list(pod_security.complaints(body["spec"])) == []
+def test_the_pod_by_which_a_model_is_pulled_is_valid(
+    sent: dict[str, RememberingCluster], version: str
+) -> None:
+    for name, spec in SPECS.items():
+        jobs = [body for body in sent[name].made if body["metadata"]["name"] == "digits-server"]
+        (template,) = [body["spec"]["template"]["spec"] for body in jobs if body["kind"] == "Job"]
+        for known in (template, {}):  # whether or not the server's pod is still there
+            body = reader.pod(a_run(spec), "digits-run", "i:1", known)
+            assert kube_schemas.complaints(body, version) == []
+            assert list(pod_security.complaints(body["spec"])) == []
 
 
 def test_an_older_cluster_gets_the_budget_that_it_knows() -> None:
