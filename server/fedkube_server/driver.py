@@ -16,14 +16,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fedkube.core.errors import Rejected
+from fedkube.core.errors import Environment, Rejected
 from fedkube.core.tasks import Assign, Dispatcher, Effect, Flush, Kind, Revoke, Settle, TaskState
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import contents
+from fedkube.wire import contents, packed, tensors
 from fedkube.wire.limits import BATCH_CALLS, BATCH_S
 from fedkube_server.blobs import StoredBlob
 from fedkube_server.folds import Fold, Sent
 from fedkube_server.landing import Landed
+from fedkube_server.unpacking import Unpacking
 
 log = logging.getLogger("fedkube.server")
 
@@ -69,7 +70,9 @@ class NewTask:
     """A message for one client.
 
     ``call`` lacks the client's state. ``admit`` decodes a reply and says why it must not count, or
-    None. ``expires_in_s`` is the message's time to live.
+    None. ``expires_in_s`` is the message's time to live; None: others see to that. ``held`` is
+    called when the update is in a worker's sum, again if that is lost and the call made anew.
+    ``state``: the client's, where the driver does not keep it.
     """
 
     id: int
@@ -78,7 +81,9 @@ class NewTask:
     message: Outgoing
     admit: Admission
     settled: Callable[[Ending], None]
-    expires_in_s: float
+    expires_in_s: float | None
+    held: Callable[[Answer], None] = lambda answer: None
+    state: ClientState | None = None
 
 
 class WorkerSession(Protocol):
@@ -132,12 +137,14 @@ class Examined:
     """What a reply's description tells, before its bytes are there.
 
     ``known``: blobs by digest that the server has. ``dtypes``: of the blobs that will be summed.
-    ``wanted``: the blobs that have a use.
+    ``wanted``: the blobs that have a use. ``unpackings``: of compressed arrays, which the reply now
+    has as blobs that follow its own.
     """
 
     known: dict[bytes, StoredBlob]
     dtypes: dict[int, np.dtype[np.generic]]
     wanted: set[int]
+    unpackings: Sequence[Unpacking] = ()
 
 
 class Driver:
@@ -201,6 +208,16 @@ class Driver:
         if self._sessions.get(session.name) is session:
             self._perform(self._dispatcher.ready(session.name))
 
+    def widen(self, session: WorkerSession, slots: int) -> None:
+        """A relay takes so many assignments at a time."""
+        if self._sessions.get(session.name) is session:
+            self._perform(self._dispatcher.widen(session.name, slots))
+            self.changed()
+
+    def flush(self) -> None:
+        """Have the workers send the sums that they hold."""
+        self._perform(self._dispatcher.flush())
+
     def lost(self, session: WorkerSession, calls: Iterable[int]) -> None:
         """A worker is there, and does not have these of its calls any more."""
         if self._sessions.get(session.name) is session:
@@ -208,10 +225,14 @@ class Driver:
             self._perform(self._dispatcher.lose(session.name, calls, reason))
 
     def examine(self, session: WorkerSession, reply: pb.Reply) -> Examined:
-        """Which of a reply's bytes are wanted; Rejected where its description breaks a rule."""
+        """Which of a reply's bytes are wanted; Rejected where its description breaks a rule.
+
+        Compressed arrays are described anew, as what they stand for.
+        """
         known: dict[bytes, StoredBlob] = {}
         dtypes: dict[int, np.dtype[np.generic]] = {}
         wanted: set[int] = set()
+        unpackings: list[Unpacking] = []
         for outcome in reply.outcomes:
             if not self._runs(session, reply.assignment, outcome.call):
                 continue
@@ -219,14 +240,19 @@ class Driver:
             state = self._states.get(live.task.client)
             known |= {blob.digest: blob for blob in live.task.message.blobs}
             known |= {blob.digest: blob for blob in state.blobs} if state else {}
-            fold = live.task.message.fold
-            if fold is not None and not outcome.held and outcome.HasField("content"):
-                if fold.refusal(outcome, reply.blobs) is not None:
-                    continue  # refused when it is taken; its bytes need not come
-                dtypes |= fold.dtypes(outcome)
+            message = live.task.message
+            fold = message.fold if not outcome.held and outcome.HasField("content") else None
+            # Refused when it is taken; its bytes need not come.
+            if packed.refusal(message.frame, outcome, reply.blobs) is not None:
+                continue
+            if fold is not None and fold.refusal(outcome, reply.blobs) is not None:
+                continue
             for content in (outcome.content, outcome.state):
                 wanted |= {entry.blob for entry in contents.references(content)}
-        return Examined(known, dtypes, wanted)
+            unpackings += _unpackings(message, outcome, len(reply.blobs) + len(unpackings))
+            if fold is not None:
+                dtypes |= fold.dtypes(outcome)
+        return Examined(known, dtypes, wanted, unpackings)
 
     def examine_sum(self, session: WorkerSession, update: pb.Sum) -> Examined:
         """The same of a worker's sum."""
@@ -273,6 +299,10 @@ class Driver:
         """Clients that are being served."""
         return self._dispatcher.running
 
+    def pace(self, kind: Kind) -> float:
+        """Seconds that a call of this kind took last; 0 where none has ended."""
+        return self._pace.get(kind.pace, 0.0)
+
     @property
     def workers(self) -> int:
         """Workers that are connected."""
@@ -297,6 +327,9 @@ class Driver:
         outcome: pb.Outcome,
         landed: Sequence[Landed],
     ) -> str:
+        if outcome.HasField("failure") and self._holds(session, outcome.call):
+            self._failed(self._live[outcome.call], outcome.failure)
+            return ""
         if not self._runs(session, reply.assignment, outcome.call):
             return _NOBODY
         live = self._live[outcome.call]
@@ -318,6 +351,7 @@ class Driver:
         live.answer = answer
         if outcome.held:
             self._perform(self._dispatcher.hold(outcome.call))
+            live.task.held(answer)
             return ""
         self._states[live.task.client] = live.state
         # From here on it counts: nobody can lose or withdraw it.
@@ -339,6 +373,9 @@ class Driver:
         fold = live.task.message.fold
         outcome = answer.outcome
         try:
+            reason = packed.refusal(live.task.message.frame, outcome, reply.blobs)
+            if reason is not None:
+                return reason
             live.state = self._keep_state(answer)
             if outcome.held and fold is None:
                 return "its arrays were held back, and they are needed"
@@ -350,6 +387,8 @@ class Driver:
             return await _off_loop(nbytes, live.task.admit, answer)
         except Rejected as error:
             return error.message
+        except Environment:
+            raise  # ours: there is no room to decompress it
         except Exception as error:
             # Whatever the client sent, it must not cost the worker that carried it.
             log.exception("a reply could not be checked")
@@ -430,14 +469,17 @@ class Driver:
 
     def _submit(self, tasks: list[NewTask]) -> None:
         together: dict[float, list[int]] = {}
-        expiries: dict[float, _Expiry] = {}
+        expiries: dict[float | None, _Expiry] = {}
         for task in tasks:
             # A timer for each of thousands of tasks would cost more than it tells.
-            seconds = math.ceil(task.expires_in_s * 10) / 10
+            seconds = None if task.expires_in_s is None else math.ceil(task.expires_in_s * 10) / 10
             expiry = expiries.setdefault(seconds, _Expiry())
             expiry.open += 1
             self._live[task.id] = _Live(task, expiry)
-            together.setdefault(seconds, []).append(task.id)
+            if task.state is not None:
+                self._states[task.client] = task.state
+            if seconds is not None:
+                together.setdefault(seconds, []).append(task.id)
         for seconds, ids in together.items():
             expiries[seconds].timer = self._loop.call_later(
                 seconds, self._withdraw, ids, pb.Failure.EXPIRED, _EXPIRED
@@ -482,6 +524,8 @@ class Driver:
         frame.CopyFrom(message.frame)
         if not assign.hold:
             frame.ClearField("fold")
+        elif frame.HasField("fold"):
+            frame.fold.more = self._dispatcher.queued > 0
         frame.assignment = assign.assignment
         blobs = list(message.blobs)
         for live in lives:
@@ -515,6 +559,26 @@ class Driver:
             live.task.settled(live.failure)
         else:
             live.task.settled(pb.Failure(code=pb.Failure.LOST, reason=effect.reason))
+
+
+def _unpackings(message: Outgoing, outcome: pb.Outcome, first: int) -> list[Unpacking]:
+    """How to unpack an outcome's compressed arrays, which become the blobs from ``first`` on."""
+    items = list(packed.packed(outcome.content))
+    sent = packed.arrays(message.frame.content) if items else []
+    unpackings = []
+    for number, item in enumerate(items, first):
+        base = packed.base_of(item, sent)
+        unpackings.append(
+            Unpacking(
+                item.blob,
+                packed.kind_of(item),
+                tensors.DTYPES[item.dtype],
+                math.prod(item.shape),
+                None if base is None else message.blobs[base.blob].data,
+            )
+        )
+        packed.replace(item, number)
+    return unpackings
 
 
 class _Views(Sequence[memoryview]):

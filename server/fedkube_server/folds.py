@@ -47,6 +47,7 @@ class Fold:
 
     def __init__(self, shapes: Mapping[str, Shape], weight_key: str, cohort: int) -> None:
         self.shapes = dict(shapes)
+        self.cohort = cohort
         self._expected = Expected(self.shapes, weight_key)
         self._key = weight_key
         self._bits = bits_for(cohort)

@@ -212,7 +212,7 @@ class Landed:
         if self.dtype is not None:
             if offset == 0:
                 self.peaks.clear()
-            self.peaks += _peaks(np.frombuffer(data, self.dtype))
+            self.peaks += peaks_of(np.frombuffer(data, self.dtype))
 
     def view(self) -> memoryview:
         """The bytes, read-only."""
@@ -237,8 +237,9 @@ class Landed:
             values = np.frombuffer(self._room.read(self._offset + offset, buffer[:size]), dtype)
             start = offset // dtype.itemsize
             first, count = start // BLOCK, -(-len(values) // BLOCK)
-            yield start, values, known[first : first + count] if known else _peaks(values)
+            yield start, values, known[first : first + count] if known else peaks_of(values)
 
 
-def _peaks(values: npt.NDArray[np.generic]) -> list[float]:
+def peaks_of(values: npt.NDArray[np.generic]) -> list[float]:
+    """The largest magnitude of each block."""
     return [largest(values[start : start + BLOCK]) for start in range(0, len(values), BLOCK)]

@@ -22,6 +22,7 @@ from fedkube.app.tracebacks import headline
 from fedkube.core import heap, logs
 from fedkube.core.aggregation import stated
 from fedkube.core.errors import AppInvalid, Exit, FedKubeError
+from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunEvent
 from fedkube.core.tasks import Dispatcher
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -123,7 +124,13 @@ class ServerProcess:
 
     def _execute(self) -> Ending:
         spec = self._record.spec
-        federation = Federation.of(spec.seed, spec.pool.clients, spec.pool.client_timeout_s)
+        federation = Federation.of(
+            spec.seed,
+            spec.pool.clients,
+            spec.pool.client_timeout_s,
+            Compression(spec.compression),
+            self._record.workers,
+        )
         try:
             says = stated(spec.run_config)
         except AppInvalid as error:

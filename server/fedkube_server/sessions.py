@@ -28,6 +28,7 @@ from fedkube_server.blobs import StoredBlob
 from fedkube_server.credits import Credits
 from fedkube_server.driver import Driver
 from fedkube_server.landing import Landed, Room, Spool
+from fedkube_server.unpacking import Unpacked
 
 log = logging.getLogger("fedkube.server")
 
@@ -54,13 +55,15 @@ class Shared:
 class _Arriving:
     """An upload whose bytes are still coming.
 
-    ``landed``: where each blob is, or will be. ``coming``: those that have to come. ``since``,
-    ``received``: seconds that never jump, and the bytes that came from then on.
+    ``landed``: where each blob is, or will be. ``coming``: those that have to come. ``unpacked``:
+    arrays in the place of compressed ones. ``since``, ``received``: seconds that never jump, and
+    the bytes that came from then on.
     """
 
     frame: pb.Reply | pb.Sum
     landed: list[Landed] = field(default_factory=list)
     coming: list[tuple[pb.Blob, Landed]] = field(default_factory=list)
+    unpacked: list[Unpacked] = field(default_factory=list)
     incoming: Incoming = field(default_factory=Incoming)
     room: Room | None = None
     since: float = 0.0
@@ -71,11 +74,18 @@ class Session:
     """What a worker is to the server, from its first Hello until it is gone."""
 
     def __init__(
-        self, name: str, incarnation: str, shared: Shared, clients: frozenset[int] | None = None
+        self,
+        name: str,
+        incarnation: str,
+        shared: Shared,
+        clients: frozenset[int] | None = None,
+        *,
+        relays: bool = False,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
         self.clients = clients  # that it may serve; None: any
+        self._relays = relays  # for workers of its own, and so may have several assignments
         self.trouble = ""  # why its stream had to be ended
         self._shared = shared
         self._driver = shared.driver
@@ -156,13 +166,19 @@ class Session:
     def cancel(self, calls: list[int]) -> None:
         """Tell the worker to drop calls."""
         gone = set(calls)
+        dropped: list[StoredBlob] = []
         for assignment, its in list(self._calls.items()):
-            if its <= gone:
-                # Its blobs may not have been sent yet, so they are offered again with the next.
-                for blob in self._given[assignment].values():
-                    self._held.pop(blob.digest, None)
-                self._bulk.clear()
+            its -= gone
+            if not its:
+                dropped += self._given[assignment].values()
                 self._forget(assignment)
+        needed = {number for offered in self._given.values() for number in offered}
+        for blob in dropped:
+            # It may not have been sent yet, so it is offered again with the next.
+            if blob.id not in needed:
+                self._held.pop(blob.digest, None)
+        if dropped:
+            self._bulk = deque(item for item in self._bulk if item[0] in needed)
         self._send(pb.ServerFrame(cancel=pb.Cancel(calls=calls)))
         for arriving in list(self._uploads.values()):
             frame = arriving.frame
@@ -208,6 +224,10 @@ class Session:
         match message.WhichOneof("kind"):
             case "ready":
                 self._driver.ready(self)
+            case "capacity":
+                if not self._relays:
+                    raise Rejected("only a relay has several assignments at a time")
+                self._driver.widen(self, message.capacity.assignments)
             case "need":
                 self._resend(message.need)
             case "reply":
@@ -235,19 +255,18 @@ class Session:
     # ------------------------------------------------------------- uploads
 
     async def _announced(self, frame: pb.Reply | pb.Sum) -> None:
+        arriving = self._uploads.get(frame.upload)
+        if arriving is not None:
+            self._ask(arriving)  # again after a cut; a later one may have been settled before
+            return
         if frame.upload <= self._settled:
             self._settle(frame.upload, [])  # it was, and the word of it was lost
             return
-        arriving = self._uploads.get(frame.upload)
-        if arriving is not None:
-            self._ask(arriving)  # again after a cut
-            return
         check_announced(frame.blobs, MAX_REPLY_BYTES)
+        little = sum(blob.nbytes for blob in frame.blobs) <= UNASKED_BYTES
         arriving = self._examine(frame)
         self._uploads[frame.upload] = arriving
-        if not any(blob.nbytes for blob, _ in arriving.coming) or (
-            frame.bytes_follow and sum(blob.nbytes for blob in frame.blobs) <= UNASKED_BYTES
-        ):
+        if not any(blob.nbytes for blob, _ in arriving.coming) or (frame.bytes_follow and little):
             self._make_room(arriving)
             await self._go_on(arriving)
         else:
@@ -264,6 +283,8 @@ class Session:
             known = seen.known.get(blob.digest)
             if blob.held and index in seen.wanted and known is None:
                 raise Rejected("an upload refers to bytes that the server did not send")
+            if blob.held and known is not None and blob.nbytes != len(known.data):
+                raise Rejected("an upload refers to bytes of ours, and to another number of them")
             if blob.held and known is not None:
                 arriving.landed.append(Landed.known(known.data))
             elif index in seen.wanted:
@@ -271,6 +292,12 @@ class Session:
                 arriving.coming.append((blob, arriving.landed[-1]))
             else:
                 arriving.landed.append(Landed.known(memoryview(b"")))
+        for how in seen.unpackings:
+            # Described as blobs that are here: only the bytes that they are made of have to come.
+            frame.blobs.add(nbytes=how.nbytes)
+            unpacked = Unpacked(arriving.landed[how.blob], how, self._shared.spool)
+            arriving.unpacked.append(unpacked)
+            arriving.landed.append(unpacked)
         return arriving
 
     def _granted(self, arriving: _Arriving) -> None:
@@ -322,7 +349,7 @@ class Session:
         try:
             if isinstance(frame, pb.Reply):
                 refused = await self._driver.answered(self, frame, arriving.landed)
-                self._forget(frame.assignment)
+                self._ended(frame)
             else:
                 refused = await self._driver.summed(self, frame, arriving.landed)
             self._settle(frame.upload, refused)
@@ -333,11 +360,20 @@ class Session:
         finally:
             self._drop(arriving)
 
+    def _ended(self, reply: pb.Reply) -> None:
+        """These calls of an assignment are over; mostly, that is all of them."""
+        if reply.more and reply.assignment in self._calls:
+            self._calls[reply.assignment] -= {outcome.call for outcome in reply.outcomes}
+        else:
+            self._forget(reply.assignment)
+
     def _drop(self, arriving: _Arriving) -> None:
         self._shared.credits.release(arriving)
         self._uploads.pop(arriving.frame.upload, None)
         for blob, _ in arriving.coming:
             self._blobs.pop(blob.id, None)
+        for unpacked in arriving.unpacked:
+            unpacked.close()
         if arriving.room is not None:
             arriving.room.close()
             arriving.room = None

@@ -9,7 +9,14 @@ from typing import Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from fedkube.api.v1alpha1.groups import DNS_NAME, MAX_SITES, PodOverrides, PoolGroup, Site
-from fedkube.api.v1alpha1.run_spec import Checkpoints, Cohort, ConfigValue, Declared
+from fedkube.api.v1alpha1.run_spec import (
+    COMPRESSION,
+    Checkpoints,
+    Cohort,
+    CompressionName,
+    ConfigValue,
+    Declared,
+)
 
 GROUP = "fedkube.io"
 VERSION = "v1alpha1"
@@ -117,6 +124,7 @@ class FederatedRunSpec(Declared):
     cohort: Cohort = Field(
         default_factory=Cohort, description="Who takes part in a round, and when it is closed"
     )
+    compression: CompressionName = Field(default="none", description=COMPRESSION)
     server: ServerGroup = Field(default_factory=ServerGroup, description="The aggregation server")
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Models that stay")
     suspend: bool = Field(

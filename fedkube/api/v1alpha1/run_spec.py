@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from fedkube.core.cohort import share
 
 ConfigValue = bool | int | float | str
+
+# By the names of fedkube.core.quantisation.Compression; files have them as words.
+CompressionName = Literal["none", "bf16", "int8"]
+COMPRESSION = (
+    "How clients send their updates: as they are, or as the difference to what they were sent in "
+    "two bytes an element or one"
+)
 
 
 class Declared(BaseModel):
@@ -103,6 +112,7 @@ class RunSpec(Declared):
         description="Names of silos, by partition; a worker serves the one of its certificate",
     )
     cohort: Cohort = Cohort()
+    compression: CompressionName = Field(default="none", description=COMPRESSION)
     server: Server = Server()
     checkpoints: Checkpoints = Checkpoints()
     seed: int = Field(ge=0, lt=2**63, description="Same seed, same result")

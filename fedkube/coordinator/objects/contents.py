@@ -79,6 +79,7 @@ def orders(run: Run) -> Object:
             ),
             sites=[site.name for site in run.spec.sites],
             cohort=run.spec.cohort,
+            compression=run.spec.compression,
             server=Server(listen=f"0.0.0.0:{PORT}"),
             checkpoints=run.spec.checkpoints,
             seed=run.seed,

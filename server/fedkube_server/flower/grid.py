@@ -19,9 +19,10 @@ from flwr.supercore.run import Run
 from fedkube.app.records import Encoder
 from fedkube.core import ids
 from fedkube.core.errors import Rejected
+from fedkube.core.quantisation import Compression
 from fedkube.core.tasks import Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import contents, frames
+from fedkube.wire import contents, frames, packed
 from fedkube.wire.limits import BATCH_BYTES
 from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
@@ -46,17 +47,29 @@ _ERROR_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """The logical clients of a run: node ids by partition, and what each is told of itself."""
+    """The logical clients of a run: node ids by partition, and what each is told of itself.
+
+    ``workers``: how many are meant to serve them.
+    """
 
     seed: int
     node_ids: tuple[int, ...]
     client_timeout_s: float
+    compression: Compression = Compression.NONE
+    workers: int = 1
 
     @classmethod
-    def of(cls, seed: int, clients: int, client_timeout_s: float | None) -> Federation:
+    def of(
+        cls,
+        seed: int,
+        clients: int,
+        client_timeout_s: float | None,
+        compression: Compression = Compression.NONE,
+        workers: int = 1,
+    ) -> Federation:
         """``clients`` logical clients with the node ids that this seed gives them."""
         nodes = tuple(ids.node_id(seed, partition) for partition in range(clients))
-        return cls(seed, nodes, client_timeout_s or 0.0)
+        return cls(seed, nodes, client_timeout_s or 0.0, compression, workers)
 
 
 class ExchangeGrid(Grid):
@@ -230,10 +243,17 @@ class ExchangeGrid(Grid):
         number = next(self._message_numbers)
         timeout_s = self._federation.client_timeout_s
         nbytes = sum(len(blob.data) for blob in blobs)
+        trains = metadata.message_type.partition(".")[0] == "train"
+        compression = self._federation.compression if trains else Compression.NONE
+        # Whether a worker sums changes no bit of the mean, so what is fewer bytes may decide.
+        summed = fold is not None and (
+            compression is Compression.NONE
+            or packed.sums_pay(content, compression, fold.cohort, self._workers())
+        )
         kind = Kind(
             key=number,
             pace=metadata.message_type,
-            foldable=fold is not None and not racing,
+            foldable=summed and not racing,
             # A timeout is one call's, so each must be seen to begin and end.
             most=1 if timeout_s or racing else max(1, BATCH_BYTES // max(1, nbytes)),
         )
@@ -243,9 +263,14 @@ class ExchangeGrid(Grid):
             group=metadata.group_id,
             content=content,
             fold=None if fold is None else fold.spec(number),
+            compression=packed.NUMBERS[compression],
+            bound=bool(self._seats.sites),
         )
         sent = {} if fold is None else sent_arrays(content, blobs)
         return Outgoing(frame, blobs, kind, fold, sent)
+
+    def _workers(self) -> int:
+        return max(self._federation.workers, self._driver.workers)
 
     def _sent(self, message: Message) -> Sent:
         metadata = message.metadata
