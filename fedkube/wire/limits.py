@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Both ends must speak the same version of the frames.
-PROTOCOL = 2
+PROTOCOL = 3
 
 # Payload of one data frame. Of 64 KiB to 16 MiB, 1 MiB is the fastest over loopback mTLS.
 CHUNK_BYTES = 1024 * 1024
