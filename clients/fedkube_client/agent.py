@@ -87,6 +87,7 @@ class Agent:
         self._uploads = Uploads()
         self._settled = asyncio.Event()
         self._sums: dict[int, HeldSum] = {}
+        self._flushing = False
         self._app_broken = ""
         self._stream: Stream | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -267,6 +268,8 @@ class Agent:
         if upload is not None and self._stream is not None:
             self._stream.forget(upload.pieces)
         self._settled.set()
+        if self._flushing:
+            self._flush()
 
     def _give(self, need: pb.Need) -> None:
         """Send what the server lacks of an upload."""
@@ -281,7 +284,13 @@ class Agent:
                 self._stream.send_data(want.blob, pieces, want.offset)
 
     def _flush(self) -> None:
-        """Send the sums of the clients served so far."""
+        """Send the sums of the clients served so far.
+
+        The server knows by a client's reply that its update is in a sum: replies go first.
+        """
+        self._flushing = any(isinstance(each.frame, pb.Reply) for each in self._uploads)
+        if self._flushing:
+            return
         for held in self._sums.values():
             frame, pieces = held.export()
             self._upload(self._uploads.add(frame, pieces, held.known))

@@ -44,23 +44,32 @@ class Authority:
         return self._cert.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, common_name: str, uri: str, hosts: Sequence[str] = (), *, server: bool = False
+        self,
+        common_name: str,
+        uri: str,
+        hosts: Sequence[str] = (),
+        *,
+        server: bool = False,
+        client: bool | None = None,
     ) -> tuple[bytes, bytes]:
         """A certificate and its key, both PEM.
 
         ``uri``: the holder's identity. ``hosts``: the names and addresses it may be reached by.
-        ``server``: whether it accepts connections; otherwise it makes them.
+        ``server``: whether it accepts connections. ``client``: whether it makes them; whoever does
+        not accept any does, if nothing is said.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
         names += [_host(host) for host in hosts]
-        purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if server else []
+        if client or (client is None and not server):
+            purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
             self._builder(_name(common_name), key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(issuer, critical=False)
             .sign(self._key, hashes.SHA256())

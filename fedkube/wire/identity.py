@@ -14,6 +14,7 @@ class Role(StrEnum):
 
     SERVER = "server"
     WORKER = "worker"
+    RELAY = "relay"  # a server to those below it, a worker to the server above
     OPERATOR = "operator"
 
 

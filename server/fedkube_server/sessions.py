@@ -362,8 +362,9 @@ class Session:
 
     def _ended(self, reply: pb.Reply) -> None:
         """These calls of an assignment are over; mostly, that is all of them."""
-        if reply.more and reply.assignment in self._calls:
-            self._calls[reply.assignment] -= {outcome.call for outcome in reply.outcomes}
+        left = self._calls.get(reply.assignment, set()) - {each.call for each in reply.outcomes}
+        if reply.more and left:
+            self._calls[reply.assignment] = left
         else:
             self._forget(reply.assignment)
 

@@ -61,9 +61,10 @@ class Workers:
 
     async def _session(self, _: AsyncIterator[bytes], context: Any) -> None:
         try:
-            identity = channels.peer_identity(context, self._run, Role.WORKER)
+            identity = channels.peer_identity(context, self._run, Role.WORKER, Role.RELAY)
             hello = await self._greet(context, identity.name)
-            session = self._seat(hello, self._clients_of(identity.name, hello.worker))
+            clients = self._clients_of(identity.name, hello.worker)
+            session = self._seat(hello, clients, relays=identity.role is Role.RELAY)
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
             return
@@ -107,7 +108,7 @@ class Workers:
             raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")
         return hello
 
-    def _seat(self, hello: pb.Hello, clients: frozenset[int] | None) -> Session:
+    def _seat(self, hello: pb.Hello, clients: frozenset[int] | None, *, relays: bool) -> Session:
         """The worker's session: the one it had before a cut, or a new one."""
         name = hello.worker
         session = self._sessions.get(name)
@@ -121,7 +122,7 @@ class Workers:
                 log.warning("worker %s connected again; its older session is closed", name)
                 self._retire(session, "the worker connected again")
                 session.close("a newer session took this place")
-            session = Session(name, hello.incarnation, self._shared, clients)
+            session = Session(name, hello.incarnation, self._shared, clients, relays=relays)
             self._sessions[name] = session
             self._driver.join(session)
         session.greet(self._welcome(), hello)
