@@ -11,7 +11,7 @@ import numpy as np
 from fedkube.core.admission import Expected
 from fedkube.core.partial_sums import BLOCK, Flat, TensorSum, largest
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import contents, packed, tensors, updates
+from fedkube.wire import packed, tensors, updates
 
 
 @dataclass(slots=True)
@@ -70,10 +70,7 @@ class HeldSum:
             if reason is not None:
                 return reason
         kept = [pb.Array.FromString(item.SerializeToString()) for item in items]
-        for record in contents.array_records(outcome.content):
-            del record.items[:]
-            record.held = True
-        outcome.held = True
+        updates.hold(outcome)
         if not self.calls:
             self._first = _First(kept, list(views), weight)
         else:
@@ -142,7 +139,7 @@ class HeldSum:
             for dtype in sorted(tensor.sums) or [self._sent[name][0]]:
                 entry = frame.tensors.add(name=name, dtype=dtype)
                 if dtype in tensor.sums:
-                    pieces.append(_export(entry, tensor.sums[dtype], frame))
+                    pieces.append(updates.describe(entry, tensor.sums[dtype], frame))
                 entry.unchanged.extend(tensor.unchanged)
                 tensor.unchanged = []  # said once, whatever the number of types
         return frame, pieces
@@ -158,17 +155,6 @@ class HeldSum:
             frame.blobs.add(nbytes=len(view))
             pieces.append([view])
         return pieces
-
-
-def _export(entry: pb.SumTensor, sums: TensorSum, frame: pb.Sum) -> list[memoryview]:
-    pieces = []
-    for part in sums.parts():
-        entry.blocks.append(part.block)
-        entry.bins.append(part.bin)
-        pieces.append(part.values.view(np.uint8).data)
-    entry.blob = len(frame.blobs)
-    frame.blobs.add(nbytes=sum(map(len, pieces)))
-    return pieces
 
 
 def _values(item: pb.Array, views: Sequence[memoryview]) -> Flat:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from fedkube.core.admission import Expected
 from fedkube.core.admission import refusal as refused_by
 from fedkube.core.errors import Rejected
@@ -51,6 +53,26 @@ def weight(content: pb.Content, key: str) -> float:
     value = contents.metrics(content)[key]
     assert isinstance(value, int | float), "an update without a weight was refused"
     return float(value)
+
+
+def hold(outcome: pb.Outcome) -> None:
+    """The arrays go out of an outcome: they are in a sum."""
+    for record in contents.array_records(outcome.content):
+        del record.items[:]
+        record.held = True
+    outcome.held = True
+
+
+def describe(entry: pb.SumTensor, sums: TensorSum, frame: pb.Sum) -> list[memoryview]:
+    """Describe what was summed of a tensor, in a blob of its own; its bytes, in pieces."""
+    pieces = []
+    for part in sums.parts():
+        entry.blocks.append(part.block)
+        entry.bins.append(part.bin)
+        pieces.append(part.values.view(np.uint8).data)
+    entry.blob = len(frame.blobs)
+    frame.blobs.add(nbytes=sum(map(len, pieces)))
+    return pieces
 
 
 def _sizes_differ(items: Iterable[pb.Array], blobs: Sequence[pb.Blob]) -> str | None:

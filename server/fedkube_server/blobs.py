@@ -28,6 +28,11 @@ class BlobStore:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
+    def find(self, checksum: bytes) -> StoredBlob | None:
+        """The blob with this digest, if it is in use."""
+        with self._lock:
+            return self._by_digest.get(checksum)
+
     def put(self, data: memoryview, checksum: bytes | None = None) -> StoredBlob:
         """The blob of these bytes; ``checksum`` where their digest is known already."""
         checksum = digest(data) if checksum is None else checksum

@@ -54,11 +54,13 @@ class Fold:
         self._left = 2 ** (62 - self._bits)  # updates that fit without an overflow
         # An app may send other element types than it was sent, and each client others.
         self._sums: dict[str, dict[str, TensorSum]] = {name: {} for name in shapes}
-        # Arrays that clients sent back as they had got them: by name, which, and the weights.
-        self._unchanged: dict[str, dict[tuple[str, bytes], tuple[Sent, list[float]]]] = {
+        # Arrays that clients sent back as they had got them: by name, which, and whose: places
+        # among the updates.
+        self._unchanged: dict[str, dict[tuple[str, bytes], tuple[Sent, list[int]]]] = {
             name: {} for name in shapes
         }
-        self._weights: list[float] = []
+        self._calls: list[int] = []  # whose updates have counted
+        self._weights: list[float] = []  # of each
         self._mean: dict[str, Array] | None = None
         self._lock = threading.Lock()
 
@@ -150,11 +152,11 @@ class Fold:
         """Count an update. The order in which they are counted does not change the mean."""
         weight = self.weight(outcome)
         with self._lock:
-            self._count([weight])
+            place = self._count([outcome])
             for item in updates.arrays(outcome.content):
                 before = sent[item.name]
                 if (item.dtype, blobs[item.blob].digest) == (before.dtype, before.blob.digest):
-                    self._leave(item.name, before, [weight])
+                    self._leave(item.name, before, [place])
                 else:
                     self._add(self._tensor(item.name, item.dtype), landed[item.blob], weight)
 
@@ -166,29 +168,32 @@ class Fold:
         sent: Mapping[str, Sent],
     ) -> None:
         """Count the updates of a worker's sum, which end in these outcomes."""
-        weights = [self.weight(outcome) for outcome in outcomes]
         with self._lock:
-            self._count(weights)
+            first = self._count(outcomes)
             for tensor in update.tensors:
                 if tensor.unchanged:
-                    before = [weights[place] for place in tensor.unchanged]
-                    self._leave(tensor.name, sent[tensor.name], before)
+                    places = [first + place for place in tensor.unchanged]
+                    self._leave(tensor.name, sent[tensor.name], places)
                 if tensor.raw:
                     sums = self._tensor(tensor.name, tensor.dtype)
-                    self._add(sums, landed[tensor.blob], weights[0])
+                    self._add(sums, landed[tensor.blob], self._weights[first])
                 elif tensor.blocks:
                     _merge(self._tensor(tensor.name, tensor.dtype), tensor, landed[tensor.blob])
 
-    def _leave(self, name: str, before: Sent, weights: list[float]) -> None:
+    def _leave(self, name: str, before: Sent, places: list[int]) -> None:
         key = (before.dtype, before.blob.digest)
-        self._unchanged[name].setdefault(key, (before, []))[1].extend(weights)
+        self._unchanged[name].setdefault(key, (before, []))[1].extend(places)
 
-    def _count(self, weights: list[float]) -> None:
+    def _count(self, outcomes: Sequence[pb.Outcome]) -> int:
+        """The place of the first among all that have counted."""
         assert self._mean is None, "the mean has been taken"
-        self._left -= len(weights)
+        self._left -= len(outcomes)
         if self._left < 0:
             raise Rejected("more updates than the phase asked for")
-        self._weights += weights
+        first = len(self._weights)
+        self._calls += [outcome.call for outcome in outcomes]
+        self._weights += [self.weight(outcome) for outcome in outcomes]
+        return first
 
     @staticmethod
     def _add(sums: TensorSum, landed: Landed, weight: float) -> None:
@@ -226,9 +231,10 @@ class Fold:
             array = np.frombuffer(before.blob.data, tensors.DTYPES[before.dtype])
             return array.astype(mean_dtype(array.dtype), copy=False)
         for key in sorted(unchanged):
-            before, weights = unchanged[key]
+            before, places = unchanged[key]
+            weight = math.fsum(self._weights[place] for place in places)
             landed = Landed.known(before.blob.data)
-            self._add(self._tensor(name, before.dtype), landed, math.fsum(weights))
+            self._add(self._tensor(name, before.dtype), landed, weight)
         sums = self._sums[name]
         means = [sums.pop(key).take_mean(total) for key in sorted(sums)]
         if len(means) == 1:
