@@ -66,12 +66,12 @@ class _Lock(LeaseLock):
     def release(self) -> None:
         """Give the lease back, if it is held, and take it no more."""
         self._released = True
-        lease = self.lease_reference
-        if lease is None or lease.spec is None or lease.spec.holder_identity != self.identity:
-            return
-        lease.spec.holder_identity = None
         try:
-            self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
+            # The library's own copy is of the time before its last renewal.
+            lease = self.api_instance.read_namespaced_lease(self.name, self.namespace)
+            if lease.spec is not None and lease.spec.holder_identity == self.identity:
+                lease.spec.holder_identity = None
+                self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
         except (ApiException, HTTPError) as error:
             log.warning("the lease is not given back, and ends by itself: %s", error)
 

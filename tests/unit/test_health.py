@@ -182,7 +182,12 @@ class ApiServer:
         if method == "GET" and self.lease is None:
             return 404, {"kind": "Status", "code": 404}
         if method != "GET":
-            self.lease = json.loads(body)
+            written = json.loads(body)
+            was = self.lease["metadata"]["resourceVersion"] if self.lease else None
+            if method == "PUT" and written["metadata"].get("resourceVersion") != was:
+                return 409, {"kind": "Status", "code": 409}
+            written["metadata"]["resourceVersion"] = str(int(was or 0) + 1)
+            self.lease = written
         return 200, self.lease or {}
 
 
@@ -255,7 +260,7 @@ def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
 
 @pytest.mark.usefixtures("quick")
 def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
-    api_server: ApiServer,
+    api_server: ApiServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     candidates, begun = {}, {}
     for name in ("one", "two"):
@@ -274,6 +279,7 @@ def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
     assert not begun["three"].wait(2.5), "the lease holds"
     candidates["one"].resign()
     assert begun["three"].wait(2.5), "long before the lease would have ended"
+    assert not caplog.records
     assert not begun["two"].is_set()
     assert api_server.lease is not None
     time.sleep(1.5)

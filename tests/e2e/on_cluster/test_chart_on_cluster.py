@@ -182,7 +182,7 @@ def test_an_upgrade_brings_the_new_definition(
         return [each["name"] for each in found["spec"]["versions"][0]["additionalPrinterColumns"]]
 
     assert "Seed" not in columns()
-    before = helm.history("fedkube")[-1]["version"]
+    before = helm.history("fedkube")[-1]["revision"]
     loaded = helm_python.Chart.load(str(newer))
     helm.upgrade(loaded, "fedkube", chart, namespace=SPACE, wait="legacy", timeout=120)
     assert columns()[-1] == "Seed"
