@@ -39,7 +39,7 @@ from tests.cluster import (
     supervisor,
 )
 from tests.cluster.api import Api
-from tests.cluster.shell import ApiError, ClusterError
+from tests.cluster.shell import ApiError, ClusterError, alone
 
 
 def prepare() -> list[project_images.Built]:
@@ -53,14 +53,21 @@ def prepare() -> list[project_images.Built]:
 
 def ensure_up() -> bool:
     """Prepare, and stand it up unless it is; whether it was not. Its images are the newest."""
-    images = prepare()
-    began = time.monotonic()
-    fresh = node.running() is None
-    if fresh:
-        node.up()
-        print(f"cluster: up in {time.monotonic() - began:.1f} s", flush=True)
-    containerd.synchronize(images)
+    with alone(settings.LOCK):
+        images = prepare()
+        began = time.monotonic()
+        fresh = node.running() is None
+        if fresh:
+            node.up()
+            print(f"cluster: up in {time.monotonic() - began:.1f} s", flush=True)
+        containerd.synchronize(images)
     return fresh
+
+
+def take_down() -> None:
+    """What is built is kept."""
+    with alone(settings.LOCK):
+        node.down()
 
 
 def _cluster() -> None:
@@ -79,14 +86,15 @@ def _up() -> None:
 
 
 def _images() -> None:
-    images = prepare()
-    if node.running():
-        containerd.synchronize(images)
+    with alone(settings.LOCK):
+        images = prepare()
+        if node.running():
+            containerd.synchronize(images)
 
 
 def _down() -> None:
     began = time.monotonic()
-    node.down()
+    take_down()
     print(f"cluster: down in {time.monotonic() - began:.1f} s")
 
 
@@ -94,7 +102,8 @@ def _prepare() -> None:
     if reason := packages.why_not():
         print(f"cluster: this machine cannot have one, its tests will not run: {reason}")
     else:
-        prepare()
+        with alone(settings.LOCK):
+            prepare()
 
 
 def _inside(*command: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ from tests.cluster.shell import ClusterError, write
 VERSION = "0.1.0"
 CLIENT = "fedkube-client"
 _CLIENT_DOCKERFILE = "clients/Dockerfile"
-_RUNTIME_INPUTS = (_CLIENT_DOCKERFILE, ".dockerignore", "pyproject.toml", "README.md", "LICENSE")
+_RUNTIME_INPUTS = (_CLIENT_DOCKERFILE, ".dockerignore")
 _CODE_INPUTS = ("fedkube", "server/fedkube_server", "clients/fedkube_client")
 _NOT_INPUTS = ("__pycache__", ".pyc")
 # Where clients/Dockerfile puts the code, and with which stage everything else ends.
 _CODE = "/opt/fedkube"
 _RUNTIME = "runtime"
+# The stage before it. It has a name of its own here, or its layers would be forgotten.
+_PACKAGES = "packages"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ def digest(root: Path, names: Iterable[str]) -> str:
     return seen.hexdigest()[:16]
 
 
+def requirements(pyproject: str) -> str:
+    """Of pyproject.toml, what is installed by it: not how it is linted and tested."""
+    told = tomllib.loads(pyproject)
+    return repr((told["build-system"], told["project"], told["tool"]["hatch"]))
+
+
 def key_of(*parts: str) -> str:
     """What names a content that follows from these."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -118,12 +127,14 @@ class _Builder:
 
     def runtime(self, base: str) -> str:
         """The key of what every image has but the code."""
-        key = key_of(base, digest(settings.ROOT, _RUNTIME_INPUTS))
-        stored = self._keep(f"localhost/{CLIENT}-{_RUNTIME}:{key}")
-        if not buildah.has(stored):
-            with _Told("what fedkube-client needs"):
-                dockerfile = settings.ROOT / _CLIENT_DOCKERFILE
-                self._build(dockerfile, settings.ROOT, stored, "--target", _RUNTIME)
+        pyproject = (settings.ROOT / "pyproject.toml").read_text()
+        key = key_of(base, digest(settings.ROOT, _RUNTIME_INPUTS), requirements(pyproject))
+        for stage in (_PACKAGES, _RUNTIME):
+            stored = self._keep(f"localhost/{CLIENT}-{stage}:{key}")
+            if not buildah.has(stored):
+                with _Told(f"what {CLIENT} needs: {stage}"):
+                    dockerfile = settings.ROOT / _CLIENT_DOCKERFILE
+                    self._build(dockerfile, settings.ROOT, stored, "--target", stage)
         return key
 
     def client(self, runtime: str) -> Built:

@@ -18,6 +18,7 @@ STATE = Path(os.environ.get("KT_STATE") or CACHE / "state").absolute()
 # etcd 3.5 first on PATH.
 BINARIES = Path(os.environ.get("KT_BIN") or CACHE / "bin").absolute()
 
+LOCK = CACHE / "lock"
 PKI = STATE / "pki"
 LOGS = STATE / "log"
 RUN = STATE / "run"

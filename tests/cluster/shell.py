@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,6 +60,19 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 60, every
             last = error
         time.sleep(every)
     raise ClusterError(f"waited {seconds:.0f} s in vain for {what}" + (f": {last}" if last else ""))
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock: whoever else wants it waits. It ends with the process, however that ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("cluster: waiting for another that builds, stands up or takes down", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 class ApiError(Exception):

@@ -19,8 +19,8 @@ import helm_python
 import pytest
 from on_cluster import ROOT, SPACE, Cluster
 
-from tests.cluster import node, packages, settings, supervisor
-from tests.cluster.__main__ import ensure_up
+from tests.cluster import packages, settings, supervisor
+from tests.cluster.__main__ import ensure_up, take_down
 
 SKIPPED = pytest.StashKey[str]()
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     fresh = ensure_up()
     yield Cluster(settings.KUBECONFIG, str(settings.BINARIES / "kubectl"), own=True)
     if fresh and os.environ.get("FEDKUBE_KEEP_CLUSTER") != "1":
-        node.down()
+        take_down()
 
 
 @pytest.fixture(scope="session")
