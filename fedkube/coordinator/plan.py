@@ -9,43 +9,20 @@ from typing import Any
 
 from fedkube.api.v1alpha1 import FederatedRunStatus, State
 from fedkube.api.v1alpha1.federated_run import Condition, ModelStatus
-from fedkube.coordinator.objects import SITE_LABEL, Object, Run
+from fedkube.coordinator.objects import Run
+from fedkube.coordinator.seen import (
+    Seen,
+    accelerators,
+    condition,
+    finished,
+    is_ready,
+    phase,
+    role_of,
+)
+from fedkube.coordinator.troubles import begins, last_crash, trouble_of
 
-# A Job's pods are made within this time, unless something forbids them.
-_POD_S = 3.0
+# While something is missing or late: nothing tells when it comes.
 _AGAIN_S = 5.0
-# A new disk is there within this time, unless something is wrong.
-_DISK_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the aggregation server says of itself."""
-
-    round: int = 0
-    rounds: int = 0
-    workers: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    eta_s: float = -1.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    absent: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What there is of a run in the cluster.
-
-    ``workers``: the Jobs of its workers by name. ``words``: the server's last, once it has ended.
-    ``complaints``: why Kubernetes makes no pods for a Job, by the Job's name.
-    """
-
-    server: Object | None = None
-    workers: Mapping[str, Object] = field(default_factory=dict)
-    complaints: Mapping[str, str] = field(default_factory=dict)
-    pods: Sequence[Object] = ()
-    words: Mapping[str, Any] | None = None
-    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(slots=True)
@@ -93,10 +70,10 @@ def decide(
     if seen.words is not None:
         _ended(run, decision, seen.words, now)
         return decision
-    given_up = _condition(seen.server, "Failed")
+    given_up = condition(seen.server, "Failed")
     if given_up is not None:
         message = given_up.get("message") or "its pods ended again and again"
-        crash = _last_crash(seen.pods)
+        crash = last_crash(seen.pods)
         _end(
             decision,
             State.FAILED,
@@ -117,8 +94,7 @@ def decide(
     decision.ensure = True
     _scale(run, decision, seen)
     jobs = (seen.server, *seen.workers.values())
-    if any(_begins(job) for job in jobs) or any(_phase(pod) == "Pending" for pod in seen.pods):
-        # Nothing tells when pods are missing, or late: only that they are not there.
+    if any(begins(job) for job in jobs) or any(phase(pod) == "Pending" for pod in seen.pods):
         decision.again_s = min(decision.again_s or _AGAIN_S, _AGAIN_S)
     _report(run, status, seen, now)
     return decision
@@ -132,28 +108,6 @@ def _scale(run: Run, decision: Decision, seen: Seen) -> None:
             decision.scale[name] = wanted
 
 
-def without_pods(seen: Seen, now: datetime) -> dict[str, Object]:
-    """Jobs that have fewer pods than they should, for longer than it takes to make them."""
-    if seen.words is not None:
-        return {}
-    jobs = {job["metadata"]["name"]: job for job in (seen.server, *seen.workers.values()) if job}
-    return {name: job for name, job in jobs.items() if _lacks_pods(job, now)}
-
-
-def _begins(job: Object | None) -> bool:
-    """Whether a Job has not got all of its pods yet."""
-    if job is None or _finished(job):
-        return False
-    status = job.get("status", {})
-    has = status.get("active", 0) + status.get("succeeded", 0)
-    return bool(has < job["spec"].get("parallelism", 1))
-
-
-def _lacks_pods(job: Object, now: datetime) -> bool:
-    created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
-    return _begins(job) and (now - created).total_seconds() >= _POD_S
-
-
 def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> None:
     serving = any(is_ready(pod) for pod in seen.pods if role_of(pod) == "server")
     progress = seen.progress
@@ -163,7 +117,7 @@ def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> 
         status.state = State.RUNNING
     elif status.state is not State.RUNNING or not serving:
         status.state = State.PENDING
-    status.gpus = sum(_accelerators(pod) for pod in seen.pods if _phase(pod) == "Running")
+    status.gpus = sum(accelerators(pod) for pod in seen.pods if phase(pod) == "Running")
     if serving:
         status.workers = progress.workers
         status.round, status.rounds = progress.round, progress.rounds
@@ -234,7 +188,7 @@ def _after_the_end(run: Run, decision: Decision, seen: Seen, now: datetime) -> N
     """Nothing of the run takes up the cluster any more; its disk and its record stay."""
     decision.dismiss_workers = bool(seen.workers)
     # One that has said how the run ended stays for its log.
-    there = seen.server is not None and not _finished(seen.server)
+    there = seen.server is not None and not finished(seen.server)
     decision.dismiss_server = there and seen.words is None
     ttl = run.spec.ttl_seconds_after_finished
     if ttl is not None and decision.status.ended_at is not None:
@@ -285,133 +239,3 @@ def _say(
         observed_generation=status.observed_generation,
     )
     status.conditions.append(condition)
-
-
-_IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-_CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-
-
-def trouble_of(seen: Seen, now: datetime) -> tuple[str, str] | None:
-    """Reason and sentence of what keeps a run's pods from running, if something does."""
-    for pod in seen.pods:
-        for container in _containers(pod):
-            waiting = container.get("state", {}).get("waiting") or {}
-            image, words = container.get("image", "?"), waiting.get("message", "")
-            if waiting.get("reason") in _IMAGE_TROUBLE:
-                return (
-                    "ImageCannotBePulled",
-                    f"image {image} cannot be pulled: correct spec.app.image, or give the cluster "
-                    f"a pull secret ({words})",
-                )
-            if waiting.get("reason") in _CONFIG_TROUBLE:
-                return "PodCannotStart", f"{_whose(pod)} cannot start: {words}"
-            if waiting.get("reason") == "CrashLoopBackOff":
-                return (
-                    "PodCrashes",
-                    f"{_whose(pod)} ends again and again: {_crash(container)}",
-                )
-        for condition in pod.get("status", {}).get("conditions", []):
-            words = condition.get("message", "")
-            if condition.get("reason") == "Unschedulable" and not _is_usual(pod, words, now):
-                return "NoNodeFits", _unschedulable(pod, words)
-    for name, job in seen.workers.items():
-        given_up = _condition(job, "Failed")
-        if given_up is not None:
-            return "WorkersGaveUp", f"the Job {name} has failed: {given_up.get('message')}"
-    for name, words in seen.complaints.items():
-        return _forbidden(name, words)
-    return None
-
-
-def _forbidden(job: str, words: str) -> tuple[str, str]:
-    if "exceeded quota" in words:
-        return (
-            "QuotaUsedUp",
-            f"the namespace's quota leaves no room for the pods of {job}: raise it, ask for less, "
-            f"or wait for the end of others ({words})",
-        )
-    return "PodsForbidden", f"the cluster refuses the pods of {job}: {words}"
-
-
-def _whose(pod: Object) -> str:
-    site = pod["metadata"].get("labels", {}).get(SITE_LABEL)
-    return f"the pod of site {site}" if site else f"a {role_of(pod)} pod"
-
-
-def _is_usual(pod: Object, words: str, now: datetime) -> bool:
-    """A new claim takes a moment to get its disk, and pods wait for it."""
-    made = pod["metadata"].get("creationTimestamp")
-    if "unbound" not in words or made is None:
-        return False
-    return (now - datetime.fromisoformat(made)).total_seconds() < _DISK_S
-
-
-def _unschedulable(pod: Object, words: str) -> str:
-    if "persistentvolumeclaim" in words.lower():
-        return f"the run's disk is not there yet: see the claim and its storage class ({words})"
-    asked = ", ".join(f"{count} {name}" for name, count in _wants(pod).items())
-    what = f", which asks for {asked}," if asked else ""
-    return f"no node has room for {_whose(pod)}{what} now: {words}"
-
-
-def _last_crash(pods: Sequence[Object]) -> str:
-    for pod in pods:
-        if role_of(pod) == "server":
-            for container in _containers(pod):
-                if words := _crash(container):
-                    return words
-    return ""
-
-
-def _crash(container: Object) -> str:
-    for state in (container.get("state", {}), container.get("lastState", {})):
-        ended = state.get("terminated")
-        if ended and ended.get("exitCode"):
-            words = (ended.get("message") or "").strip()[-800:]
-            return f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}: {words}"
-    return ""
-
-
-# ---------------------------------------------------------------- reading Kubernetes' objects
-
-
-def _condition(job: Object | None, kind: str) -> Object | None:
-    for condition in (job or {}).get("status", {}).get("conditions", []):
-        if condition["type"] == kind and condition["status"] == "True":
-            return dict(condition)
-    return None
-
-
-def _finished(job: Object) -> bool:
-    return _condition(job, "Complete") is not None or _condition(job, "Failed") is not None
-
-
-def role_of(pod: Object) -> str:
-    """What a pod is in its run: server or worker."""
-    return str(pod["metadata"].get("labels", {}).get("fedkube.io/role", ""))
-
-
-def _phase(pod: Object) -> str:
-    return str(pod.get("status", {}).get("phase", ""))
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether a pod serves."""
-    return any(
-        each["type"] == "Ready" and each["status"] == "True"
-        for each in pod.get("status", {}).get("conditions", [])
-    )
-
-
-def _containers(pod: Object) -> list[Object]:
-    status = pod.get("status", {})
-    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-
-
-def _wants(pod: Object) -> dict[str, str]:
-    limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
-    return {name: str(amount) for name, amount in limits.items() if "/" in name}
-
-
-def _accelerators(pod: Object) -> int:
-    return sum(int(amount) for amount in _wants(pod).values() if amount.isdigit())

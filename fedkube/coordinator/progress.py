@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from fedkube.coordinator.plan import Progress
+from fedkube.coordinator.seen import Progress
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.channels import Credentials
 from fedkube.wire.control import ControlClient

@@ -16,23 +16,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import Counter, Gauge
-from pydantic import ValidationError
-from pydantic.alias_generators import to_camel
 
-from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
-from fedkube.api.v1alpha1.federated_run import MAX_NAME, MAX_NAME_AND_SITE
+from fedkube.api.v1alpha1 import FederatedRunStatus, State
 from fedkube.coordinator import objects, plan
 from fedkube.coordinator.cluster import Cluster
+from fedkube.coordinator.declared import in_force
 from fedkube.coordinator.objects import Defaults, Object, Run
 from fedkube.coordinator.progress import Follower
+from fedkube.coordinator.seen import Progress, Seen, is_ready, last_words, owner_of, role_of
+from fedkube.coordinator.troubles import without_pods
 
 log = logging.getLogger("fedkube.coordinator")
 
 Key = tuple[str, str]
 
 _RETRY_S = 5.0
-# A run's server keeps the spec as an annotation, and 256 KiB of those is the most.
-_MAX_SPEC = 200_000
 _RECONCILED = Counter("fedkube_reconciliations_total", "Times that a run was looked at")
 _FAILED = Counter("fedkube_reconciliation_failures_total", "Those that failed and are tried again")
 _CALLS = Gauge("fedkube_api_calls", "Requests sent to the cluster's API so far")
@@ -151,7 +149,7 @@ class Reconciler:
         await self._write(body, before, decision.status)
         return decision.again_s
 
-    async def _act(self, run: Run, decision: plan.Decision, seen: plan.Seen) -> None:
+    async def _act(self, run: Run, decision: plan.Decision, seen: Seen) -> None:
         space = run.namespace
         if decision.ensure and run.uid not in self._ensured:
             await self._do(self._create_all, run)
@@ -166,7 +164,7 @@ class Reconciler:
             await self._do(self._cluster.delete, "Job", space, run.child("server"))
         if decision.delete_run:
             await self._do(self._cluster.delete, "FederatedRun", space, run.name)
-        serving = any(plan.is_ready(pod) for pod in seen.pods if plan.role_of(pod) == "server")
+        serving = any(is_ready(pod) for pod in seen.pods if role_of(pod) == "server")
         if decision.status.state.final:
             if follower := self._followers.pop(run.uid, None):
                 follower.stop()
@@ -253,39 +251,39 @@ class Reconciler:
     def _begun(self, key: Key, uid: str) -> str | None:
         """The spec that the run was begun with, where it has a server."""
         job = self._children[key].get(("Job", f"{key[1]}-server"))
-        if job is None or _owner(job) != uid:
+        if job is None or owner_of(job) != uid:
             return None
         spec: str | None = job["metadata"].get("annotations", {}).get(objects.SPEC_ANNOTATION)
         return spec
 
-    def _seen(self, key: Key, run: Run) -> plan.Seen:
+    def _seen(self, key: Key, run: Run) -> Seen:
         children = self._children[key]
         # What is left of an earlier run of the same name is not this one's: neither its objects,
         # nor the pods of its Jobs.
         mine = {
             where: each
             for where, each in children.items()
-            if where[0] != "Pod" and _owner(each) in (run.uid, None)
+            if where[0] != "Pod" and owner_of(each) in (run.uid, None)
         }
         jobs = {each["metadata"]["uid"] for (kind, _), each in mine.items() if kind == "Job"}
         pods = [
             each
             for (kind, _), each in sorted(children.items(), key=lambda item: item[0])
-            if kind == "Pod" and _owner(each) in jobs
+            if kind == "Pod" and owner_of(each) in jobs
         ]
         follower = self._followers.get(run.uid)
-        return plan.Seen(
+        return Seen(
             server=mine.get(("Job", run.child("server"))),
             workers={name: mine["Job", name] for name in run.parallelism if ("Job", name) in mine},
             pods=pods,
-            words=_words(pods),
-            progress=follower.progress if follower else plan.Progress(),
+            words=last_words(pods),
+            progress=follower.progress if follower else Progress(),
         )
 
-    async def _with_complaints(self, run: Run, seen: plan.Seen, now: datetime) -> plan.Seen:
+    async def _with_complaints(self, run: Run, seen: Seen, now: datetime) -> Seen:
         """With the reasons why Jobs have no pods: only their Events tell."""
         complaints = {}
-        for name, job in plan.without_pods(seen, now).items():
+        for name, job in without_pods(seen, now).items():
             about = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
             events = await self._do(self._cluster.list, "Event", run.namespace, "", about)
             if events:
@@ -294,71 +292,10 @@ class Reconciler:
         return replace(seen, complaints=complaints)
 
 
-# What a run takes note of at any time; a pool's workers besides.
-_CHANGEABLE = ("suspend", "active_deadline_seconds", "ttl_seconds_after_finished")
-
 _WARNINGS = {
     "ImageCannotBePulled", "NoNodeFits", "PodCannotStart", "PodCrashes", "WorkersGaveUp",
     "InvalidSpec", "QuotaUsedUp", "PodsForbidden", "WaitingForSites", "NotInForce",
 }  # fmt: skip
-
-
-def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:
-    """The run as it goes on, and in what way that is not what its object says now.
-
-    ``begun``: the spec that it was begun with. Of what was changed since, only that counts which
-    can be changed while it runs.
-    """
-    if begun is None:
-        return read(body), ""
-    before = FederatedRunSpec.model_validate_json(begun)
-    try:
-        now = read(body).spec
-    except ValueError as error:
-        return read({**body, "spec": json.loads(begun)}), str(error)
-    changes: dict[str, Any] = {name: getattr(now, name) for name in _CHANGEABLE}
-    if before.pool is not None and now.pool is not None:
-        changes["pool"] = before.pool.model_copy(update={"workers": now.pool.workers})
-    spec = before.model_copy(update=changes)
-    fixed = [
-        to_camel(name)
-        for name in type(spec).model_fields
-        if getattr(spec, name) != getattr(now, name)
-    ]
-    deviation = f"{', '.join(fixed)} cannot be changed in a run that has begun" if fixed else ""
-    metadata = body["metadata"]
-    names = (metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"])
-    return Run(*names, spec), deviation
-
-
-def read(body: Mapping[str, Any]) -> Run:
-    """A run from its object; ValueError with a sentence where its spec will not do."""
-    metadata = body["metadata"]
-    if len(metadata["name"]) > MAX_NAME:
-        raise ValueError(f"the run's name is longer than {MAX_NAME} characters")
-    if "." in metadata["name"]:
-        raise ValueError("the run's name has a dot in it, and its parts' names may have none")
-    size = len(json.dumps(body.get("spec", {})))
-    if size > _MAX_SPEC:
-        raise ValueError(f"spec: it takes {size:,} characters, and at most {_MAX_SPEC:,} fit")
-    try:
-        spec = FederatedRunSpec.model_validate(body.get("spec", {}))
-    except ValidationError as error:
-        raise ValueError("; ".join(_sentence(each) for each in error.errors())) from None
-    for site in spec.sites:
-        if len(metadata["name"]) + len(site.name) > MAX_NAME_AND_SITE:
-            raise ValueError(
-                f"the names of the run and of site {site.name} have more than {MAX_NAME_AND_SITE} "
-                "characters together"
-            )
-    return Run(
-        metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"], spec
-    )
-
-
-def _sentence(error: Any) -> str:
-    where = ".".join(["spec", *(str(part) for part in error["loc"])])
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _was_invalid(status: FederatedRunStatus) -> bool:
@@ -374,30 +311,6 @@ def _waits(body: Object) -> bool:
     queued = body.get("status", {}).get("state", State.QUEUED) == State.QUEUED
     dismissed = body["spec"].get("suspend") or body["metadata"].get("deletionTimestamp")
     return queued and not dismissed
-
-
-def _owner(body: Object) -> str | None:
-    owners = body["metadata"].get("ownerReferences") or [{}]
-    uid: str | None = owners[0].get("uid")
-    return uid
-
-
-def _words(pods: list[Object]) -> Mapping[str, Any] | None:
-    """How the run ended, in the words of the server that ended it."""
-    for pod in pods:
-        if plan.role_of(pod) != "server":
-            continue
-        for container in pod.get("status", {}).get("containerStatuses", []):
-            ended = container.get("state", {}).get("terminated")
-            if ended and ended.get("exitCode") == 0:
-                try:
-                    words = json.loads(ended.get("message") or "")
-                    State(words["state"])
-                except (ValueError, KeyError, TypeError):
-                    return {"state": "Failed", "message": "the server said nothing of its end"}
-                found: Mapping[str, Any] = words
-                return found
-    return None
 
 
 def _dump(status: FederatedRunStatus) -> dict[str, Any]:

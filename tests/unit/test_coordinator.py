@@ -14,9 +14,10 @@ from cryptography import x509
 
 from fedkube.api import crd
 from fedkube.api.v1alpha1 import FederatedRunSpec, FederatedRunStatus, State
-from fedkube.coordinator import objects, plan, reconciler
+from fedkube.coordinator import declared, objects, plan, reconciler, troubles
 from fedkube.coordinator.objects import Defaults, Run
-from fedkube.coordinator.plan import Progress, Seen, decide
+from fedkube.coordinator.plan import decide
+from fedkube.coordinator.seen import Progress, Seen
 from fedkube.store.run_folder import RunRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -195,8 +196,8 @@ STANDARD = 'Error creating: pods "x" is forbidden: violates PodSecurity "restric
 def test_why_there_are_no_pods_is_told(words: str, reason: str) -> None:
     later = NOW + timedelta(seconds=10)
     seen = Seen(server=a_job("digits-server", active=4), workers={"digits-workers": a_job()})
-    assert list(plan.without_pods(seen, NOW)) == []
-    assert list(plan.without_pods(seen, later)) == ["digits-workers"]
+    assert list(troubles.without_pods(seen, NOW)) == []
+    assert list(troubles.without_pods(seen, later)) == ["digits-workers"]
     told = Seen(seen.server, seen.workers, {"digits-workers": words}, [READY])
     decision = decide(a_run(), started(), told, True, later)
     status, why, message = said(decision.status, "Ready")
@@ -274,7 +275,7 @@ def test_a_condition_keeps_its_time_while_it_says_the_same() -> None:
 def test_an_object_that_will_not_do_is_told_what_is_wrong(spec: dict[str, Any]) -> None:
     metadata = {"name": "r", "namespace": "ml", "uid": "u", "generation": 1}
     with pytest.raises(ValueError, match=r"^spec[.:]") as error:
-        reconciler.read({"metadata": metadata, "spec": spec})
+        declared.read({"metadata": metadata, "spec": spec})
     status = plan.invalid(FederatedRunStatus(), 1, str(error.value), NOW)
     assert said(status, "Complete")[1] == "InvalidSpec"
 
@@ -283,7 +284,7 @@ def test_an_object_that_will_not_do_is_told_what_is_wrong(spec: dict[str, Any]) 
 def test_a_name_of_which_no_parts_can_be_named_is_refused(name: str) -> None:
     metadata = {"name": name, "namespace": "ml", "uid": "u", "generation": 1}
     with pytest.raises(ValueError, match="name"):
-        reconciler.read({"metadata": metadata, "spec": {"pool": {"clients": 2}}})
+        declared.read({"metadata": metadata, "spec": {"pool": {"clients": 2}}})
 
 
 # ---------------------------------------------------------------- what is created
