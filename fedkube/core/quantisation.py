@@ -5,14 +5,14 @@ rounded, and the receiver adds it to what it has. Two encodings, of ``(n,)`` dif
 
 * ``bf16``: the upper half of each float32. Two bytes an element; a *step* is the gap between two
   neighbours of that format, at most ``2**-7`` of ``|d|``.
-* ``int8``: blocks of ``BLOCK`` elements, each with a float32 scale ``s`` just above
-  ``max|d| / 127``, and the integers ``d / s``. A byte an element and 4 a block; a step is ``s``.
-  The encoding is the scales of all blocks, then the integers.
+* ``int8``: blocks of ``BLOCK`` elements, each with a float32 scale ``s = max|d| / 127``, and the
+  integers ``d / s``. A byte an element and 4 a block; a step is ``s``. The encoding is the scales
+  of all blocks, then the integers.
 
 Rounding, of ``v = d / step`` to an integer:
 
-* *stochastic*: ``floor(v + u)`` with ``u`` uniform in [0, 1): off by less than a step, and right on
-  average (``E = v``; to ``2**-17`` of a step for int8, since ``u`` has 16 bits). This is QSGD's
+* *stochastic*: ``floor(|v| + u)`` with ``u`` uniform in [0, 1), and ``v``'s sign: off by less than
+  a step, and right on average (to ``2**-17`` of a step, since ``u`` has 16 bits). This is QSGD's
   quantiser (Alistarh et al. 2017, section 3.1) with the largest magnitude in the norm's place.
   Who rounds keeps nothing, so any worker may serve a client next.
 * *nearest, with error feedback*: off by half a step, and what is lost is kept and added to the
@@ -179,21 +179,23 @@ class _Scratch:
         np.abs(wanted, out=steps)
         peaks = steps.max(axis=1)
         np.divide(peaks, _LEVELS, out=scales)
-        # Just above, so that no quotient exceeds 127.
-        np.nextafter(scales, np.float32(np.inf), out=scales)
         np.maximum(scales, _SMALLEST_SCALE, out=scales)
-        np.divide(wanted, scales[:, np.newaxis], out=steps)
+        steps /= scales[:, np.newaxis]
         scales[peaks == 0] = 0
         flat = self._other[: self._length]
         if noise is None:
             np.rint(flat, out=flat)
         else:
-            # The middles of 65,536 equal parts of [0, 1): a zero stays zero, an integer itself.
+            # Of the magnitude, so that both signs are treated alike. The middles of 65,536 equal
+            # parts of [0, 1): a zero stays zero, an integer itself.
             uniform = self._noise[: self._length]
             np.multiply(noise, np.float32(2.0**-16), out=uniform)
             uniform += np.float32(2.0**-17)
             flat += uniform
             np.floor(flat, out=flat)
+            # A quotient may be above 127 by the division's rounding.
+            np.minimum(flat, _LEVELS, out=flat)
+        np.copysign(flat, self._wanted[: self._length], out=flat)
         np.copyto(levels, flat, casting="unsafe")
 
     def to_bf16(self, noise: npt.NDArray[np.uint16] | None, halves: npt.NDArray[np.uint16]) -> None:
