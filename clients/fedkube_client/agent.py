@@ -23,7 +23,7 @@ from fedkube.wire import channels, contents, frames
 from fedkube.wire.limits import MAX_REPLY_BYTES, PROTOCOL
 from fedkube.wire.stream import Stream, attend
 from fedkube.wire.transfers import Incoming, Progress, check_announced
-from fedkube.wire.uploads import Upload, Uploads
+from fedkube.wire.uploads import Uploads
 from fedkube_client.executor import AppSettings, Ended, Executor
 from fedkube_client.segments import Segment, SegmentCache, layout
 from fedkube_client.sums import HeldSum
@@ -114,20 +114,17 @@ class Agent:
 
     def _assignments(self) -> list[int]:
         """Those that the server has not had the whole reply to."""
-        replies = (each.frame for each in self._uploads if isinstance(each.frame, pb.Reply))
         begun = [self._work.task.assignment] if self._work else []
-        return begun + [reply.assignment for reply in replies]
+        return begun + self._uploads.assignments
 
     def greeted(self, stream: Stream, welcome: pb.Welcome) -> None:
         """The server has us: say what we have, and go on."""
         self._stream = stream
+        self._uploads.resume(stream)
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve(welcome))
             self._serving.add_done_callback(lambda _: self._hang_up())
             return
-        for upload in self._uploads:
-            upload.asked = True
-            self._send(upload.announcement())
         if self._work is not None:
             self._ask(self._work, self._work.incoming.wants())
         if self._app_broken:
@@ -137,7 +134,7 @@ class Agent:
 
     def cut(self) -> None:
         """Frames can wait: the next Hello makes up for those that are not sent."""
-        self._stream = None
+        self._stream = self._uploads.stream = None
 
     def _hang_up(self) -> None:
         """Serving has ended by an error: so does the agent."""
@@ -188,7 +185,7 @@ class Agent:
             case "settled":
                 self._note(message.settled)
             case "need":
-                self._give(message.need)
+                self._uploads.give(message.need)
             case "flush":
                 self._flush()
             case "goodbye":
@@ -264,43 +261,23 @@ class Agent:
         for refusal in settled.refused:
             log.warning("the server did not count a reply: %s", refusal.reason)
             self._uncounted.add(refusal.call)
-        upload = self._uploads.settle(settled.upload)
-        if upload is not None and self._stream is not None:
-            self._stream.forget(upload.pieces)
+        self._uploads.settle(settled.upload)
         self._settled.set()
         if self._flushing:
             self._flush()
-
-    def _give(self, need: pb.Need) -> None:
-        """Send what the server lacks of an upload."""
-        upload = self._uploads.find(need.of)
-        if upload is None:
-            return
-        for want in need.wants:
-            pieces = upload.pieces.get(want.blob)
-            if pieces is None or want.offset > sum(map(len, pieces)):
-                raise Rejected(f"blob {want.blob} was asked for and never offered")
-            if self._stream is not None:
-                self._stream.send_data(want.blob, pieces, want.offset)
 
     def _flush(self) -> None:
         """Send the sums of the clients served so far.
 
         The server knows by a client's reply that its update is in a sum: replies go first.
         """
-        self._flushing = any(isinstance(each.frame, pb.Reply) for each in self._uploads)
+        self._flushing = bool(self._uploads.assignments)
         if self._flushing:
             return
         for held in self._sums.values():
             frame, pieces = held.export()
-            self._upload(self._uploads.add(frame, pieces, held.known))
+            self._uploads.send(self._uploads.add(frame, pieces, held.known))
         self._sums.clear()
-
-    def _upload(self, upload: Upload) -> None:
-        self._send(upload.announcement())
-        if upload.frame.bytes_follow and self._stream is not None:
-            for blob, pieces in upload.pieces.items():
-                self._stream.send_data(blob, pieces, 0)
 
     def _ready(self) -> None:
         self._send(frames.control(pb.WorkerFrame(ready=pb.Ready())))
@@ -366,7 +343,7 @@ class Agent:
             reply = pb.Reply(assignment=work.task.assignment, outcomes=failed)
             upload = self._uploads.add(reply, [], known)
         self._work = None
-        self._upload(upload)
+        self._uploads.send(upload)
 
     def _hold(self, work: _Work, reply: pb.Reply, views: list[memoryview]) -> None:
         """Put the updates into the sum."""

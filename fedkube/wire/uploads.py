@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import frames
 from fedkube.wire.limits import UNASKED_BYTES
+from fedkube.wire.stream import Stream
 
 
 @dataclass(slots=True)
@@ -39,9 +41,13 @@ class Upload:
 
 
 class Uploads:
-    """The uploads that are not settled, in their order."""
+    """The uploads that are not settled, in their order.
+
+    ``stream``: by which they are sent. Without one, they wait for the next.
+    """
 
     def __init__(self) -> None:
+        self.stream: Stream | None = None
         self._open: dict[int, Upload] = {}
         self._number = 0
         self._blobs = 0
@@ -66,13 +72,45 @@ class Uploads:
         self._open[self._number] = upload
         return upload
 
-    def find(self, number: int) -> Upload | None:
-        """An upload that is not settled."""
-        return self._open.get(number)
+    def send(self, upload: Upload) -> None:
+        """Announce it, with its bytes if they are few."""
+        frame = upload.announcement()
+        if self.stream is None:
+            return
+        self.stream.send(frame)
+        if upload.frame.bytes_follow:
+            for blob, pieces in upload.pieces.items():
+                self.stream.send_data(blob, pieces, 0)
 
-    def settle(self, number: int) -> Upload | None:
+    def resume(self, stream: Stream) -> None:
+        """There is a stream again: announce them once more; the server says what it lacks."""
+        self.stream = stream
+        for upload in self:
+            upload.asked = True
+            self.send(upload)
+
+    def give(self, need: pb.Need) -> None:
+        """Send what the server lacks of one."""
+        upload = self._open.get(need.of)
+        if upload is None:
+            return
+        for want in need.wants:
+            pieces = upload.pieces.get(want.blob)
+            if pieces is None or want.offset > sum(map(len, pieces)):
+                raise Rejected(f"blob {want.blob} was asked for and never offered")
+            if self.stream is not None:
+                self.stream.send_data(want.blob, pieces, want.offset)
+
+    def settle(self, number: int) -> None:
         """The server is done with it, and may not have wanted all of it."""
-        return self._open.pop(number, None)
+        upload = self._open.pop(number, None)
+        if upload is not None and self.stream is not None:
+            self.stream.forget(upload.pieces)
+
+    @property
+    def assignments(self) -> list[int]:
+        """Those whose replies are among them."""
+        return [each.frame.assignment for each in self if isinstance(each.frame, pb.Reply)]
 
     def __iter__(self) -> Iterator[Upload]:
         return iter(list(self._open.values()))
