@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+# Of a message in a line; a traceback is for `fedkube get`, and JSON has all of it.
+_WIDTH = 300
+
 
 def events(
     run: Name,
@@ -99,6 +102,8 @@ def line(event: Object) -> str:
     times = f" (x{told['count']})" if told["count"] > 1 else ""
     ago = runs.since(told["time"])
     message = " ".join(told["message"].split())
+    if len(message) > _WIDTH:
+        message = message[:_WIDTH] + "…"
     return f"{ago:>4}  {told['type']:<7}  {told['reason']:<20}  {told['object']}{times}: {message}"
 
 
