@@ -107,8 +107,9 @@ class Server:
         admit=lambda answer: None,
         fold: Fold | None = None,
         most: int = 1,
+        **of_task,
     ) -> None:
-        self.submit_all([number], content, blobs, admit, fold, most)
+        self.submit_all([number], content, blobs, admit, fold, most, **of_task)
 
     def submit_all(
         self,
@@ -118,12 +119,16 @@ class Server:
         admit=lambda answer: None,
         fold: Fold | None = None,
         most: int = 1,
+        **of_task,
     ) -> None:
-        """One message for several clients."""
+        """One message for several clients; ``of_task``: what its frame has besides."""
         stored = [self.store.put(data) for data in blobs]
         kind = Kind(numbers[0], "train", fold is not None, most)
         frame = pb.Task(
-            message_type="train", content=content, fold=fold.spec(numbers[0]) if fold else None
+            message_type="train",
+            content=content,
+            fold=fold.spec(numbers[0]) if fold else None,
+            **of_task,
         )
         sent = sent_arrays(content, stored) if fold else {}
         message = Outgoing(frame, stored, kind, fold, sent)
