@@ -55,6 +55,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    relays: Annotated[
+        int,
+        typer.Option(
+            "--relays",
+            help="Processes between server and workers that add up what comes from below, each for "
+            "its share of the workers.",
+        ),
+    ] = 0,
     run_config: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,6 +128,12 @@ def run(
     config = project.merge(loaded.config, project.parse_overrides(run_config or []))
     count = clients if clients is not None else loaded.clients or project.DEFAULT_CLIENTS
     plan = planner.plan(machine.look(), count, workers, threads)
+    if _in_range("--relays", relays, 0) > len(plan.workers):
+        raise Usage(
+            f"--relays is {relays}, and there are {len(plan.workers)} workers: each relay needs at "
+            "least one",
+            hint="give more --workers, or fewer --relays",
+        )
     spec = RunSpec(
         app=str(loaded.folder),
         run_config=config,
@@ -148,7 +162,7 @@ def run(
     folder.write_record(record)
     console = PatientConsole(stderr=as_json, highlight=False)
     with view_for(console, record, progress) as view:
-        ended = asyncio.run(Launcher(folder, plan, view).run())
+        ended = asyncio.run(Launcher(folder, plan, view, relays).run())
     view.conclude(ended, folder.path)
     if as_json:
         sys.stdout.write(json.dumps(strict(result(ended, folder.path))) + "\n")

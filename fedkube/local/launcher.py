@@ -1,4 +1,7 @@
-"""Launches a run on this machine (a throw-away CA, a server, workers) and sees it through."""
+"""Launches a run on this machine (a throw-away CA, a server, workers) and sees it through.
+
+Between server and workers there may be relays, with the workers spread evenly over them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -51,10 +54,11 @@ class View(Protocol):
 class Launcher:
     """One run. ``folder`` has its record, in state Pending."""
 
-    def __init__(self, folder: RunFolder, plan: Plan, view: View) -> None:
+    def __init__(self, folder: RunFolder, plan: Plan, view: View, relays: int = 0) -> None:
         self._folder = folder
         self._record = folder.read_record()
         self._plan = plan
+        self._relays = relays
         self._view = view
         self._log = LogBook(folder.path / "log.txt", view.log)
         self._authority = Authority(
@@ -66,7 +70,7 @@ class Launcher:
         self._stop_reason = ""
         self._broken = ""
         self._over = False
-        self._workers: dict[int, Child] = {}
+        self._kept: dict[str, Child] = {}
 
     async def run(self) -> RunRecord:
         """Launch the run and return its record when it has ended, whichever way."""
@@ -97,12 +101,7 @@ class Launcher:
         control = ControlClient(address, self._credentials(Role.OPERATOR))
         async with _background() as background:
             background.append(asyncio.create_task(self._watch(control)))
-            keepers = [
-                asyncio.create_task(self._keep_worker(worker, address))
-                for worker in self._plan.workers
-            ]
-            background += keepers
-            background.append(asyncio.create_task(self._see_hopeless(keepers)))
+            background += self._keep_all(address)
             stopped = asyncio.create_task(self._stop.wait())
             ended = asyncio.create_task(server.process.wait())
             background += [stopped, ended]
@@ -111,19 +110,28 @@ class Launcher:
                 await self._end_server(control, server, ended)
             self._over = True
             code = await server.wait()
-            await asyncio.gather(*(child.end(_END_S) for child in self._workers.values()))
+            await asyncio.gather(*(child.end(_END_S) for child in self._kept.values()))
             await control.close()
         return code
 
     async def _start_server(self) -> tuple[Child, int | None]:
         """Start the server; its port, or None if it could not start."""
+        folder = str(self._folder.path.resolve())
+        return await self._listening(
+            "server", "fedkube_server", self._credentials(Role.SERVER), ["--folder", folder]
+        )
+
+    async def _listening(
+        self, name: str, module: str, credentials: Credentials, arguments: list[str]
+    ) -> tuple[Child, int | None]:
+        """Start a process that listens; its port, or None if it ended before it did."""
         ready, announce = os.pipe()
         try:
-            server = await self._child(
-                "server",
-                "fedkube_server",
-                self._credentials(Role.SERVER),
-                ["--folder", str(self._folder.path.resolve()), "--ready-fd", str(announce)],
+            child = await self._child(
+                name,
+                module,
+                credentials,
+                [*arguments, "--ready-fd", str(announce)],
                 self._environment(),
                 [announce],
             )
@@ -132,7 +140,7 @@ class Launcher:
         with os.fdopen(ready) as pipe:
             # Ends with the line, or with the process.
             line = await asyncio.to_thread(pipe.readline)
-        return server, json.loads(line)["port"] if line else None
+        return child, json.loads(line)["port"] if line else None
 
     async def _child(
         self,
@@ -183,17 +191,61 @@ class Launcher:
             if self._log.trouble is not None:
                 self.stop(self._log.trouble.message)
 
-    # ------------------------------------------------------------- workers
+    # ------------------------------------------------------------- relays and workers
 
-    async def _keep_worker(self, worker: Worker, address: str) -> bool:
-        """Keep one worker running as long as the run needs it; True if that is hopeless."""
+    def _keep_all(self, address: str) -> list[asyncio.Task[Any]]:
+        """Keep relays and workers running, and see when that is hopeless."""
+        loop = asyncio.get_running_loop()
+        # Where workers connect to: known at once, or when a relay has a port.
+        above = [loop.create_future() for _ in range(max(1, self._relays))]
+        relays: list[asyncio.Task[bool]] = []
+        if self._relays:
+            relays = [
+                asyncio.create_task(self._keep_relay(index, address, place))
+                for index, place in enumerate(above)
+            ]
+        else:
+            above[0].set_result(address)
+        workers = [
+            asyncio.create_task(self._keep_worker(worker, above[worker.index % len(above)]))
+            for worker in self._plan.workers
+        ]
+        hopeless = [
+            asyncio.create_task(self._see_hopeless(what, keepers))
+            for what, keepers in (("relay", relays), ("worker", workers))
+            if keepers
+        ]
+        return [*relays, *workers, *hopeless]
+
+    async def _keep_relay(self, index: int, address: str, place: asyncio.Future[str]) -> bool:
+        """Keep one relay running; True if that is hopeless. ``place``: told where it listens."""
+        name = f"relay-{index}"
+        credentials = self._credentials(Role.RELAY, name)
+        spool = str(self._folder.path.resolve())
+
+        async def begin() -> Child:
+            # Another life of it listens where its workers look for it.
+            listen = place.result() if place.done() else "127.0.0.1:0"
+            child, port = await self._listening(
+                name,
+                "fedkube_server.relay",
+                credentials,
+                ["--server", address, "--name", name, "--listen", listen, "--spool", spool],
+            )
+            if port is not None and not place.done():
+                place.set_result(f"127.0.0.1:{port}")
+            return child
+
+        return await self._keep(name, begin)
+
+    async def _keep_worker(self, worker: Worker, above: asyncio.Future[str]) -> bool:
+        """Keep one worker running; True if that is hopeless."""
         name = f"worker-{worker.index}"
         credentials = self._credentials(Role.WORKER, name)
-        loop = asyncio.get_running_loop()
-        ends = 0
-        while ends <= _MAX_RESTARTS:
-            began = loop.time()
-            child = await self._child(
+        address = await above
+
+        async def begin() -> Child:
+            return await self._child(
                 name,
                 "fedkube_client",
                 credentials,
@@ -205,7 +257,16 @@ class Launcher:
                 ],
                 self._environment(worker.gpu),
             )
-            self._workers[worker.index] = child
+
+        return await self._keep(name, begin)
+
+    async def _keep(self, name: str, begin: Callable[[], Awaitable[Child]]) -> bool:
+        """Keep a process running as long as the run needs it; True if that is hopeless."""
+        loop = asyncio.get_running_loop()
+        ends = 0
+        while ends <= _MAX_RESTARTS:
+            began = loop.time()
+            child = self._kept[name] = await begin()
             code = await child.wait()
             if self._over or code == 0:
                 return False
@@ -215,14 +276,14 @@ class Launcher:
         self._log.write("fedkube", f"{name} ended {ends} times in a row; it is given up")
         return True
 
-    async def _see_hopeless(self, keepers: list[asyncio.Task[bool]]) -> None:
-        """Without workers the run would wait for ever."""
+    async def _see_hopeless(self, what: str, keepers: list[asyncio.Task[bool]]) -> None:
+        """Without workers, or without a way to them, the run would wait for ever."""
         done, waiting = await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         error = next((each.exception() for each in done if each.exception()), None)
         if error is not None:
-            self._broken = f"a worker cannot be started: {error}"
+            self._broken = f"a {what} cannot be started: {error}"
         elif not waiting and all(each.result() for each in done):
-            self._broken = "every worker ended again and again; log.txt has what they printed"
+            self._broken = f"every {what} ended again and again; log.txt has what they printed"
         if self._broken:
             self.stop(self._broken)
 
@@ -230,12 +291,13 @@ class Launcher:
 
     def _credentials(self, role: Role, name: str = "run") -> Credentials:
         identity = Identity(self._record.run_id, role, name)
-        serves = role is Role.SERVER
+        serves = role in (Role.SERVER, Role.RELAY)
         certificate, key = self._authority.issue(
             f"{role} {name}",
             identity.uri(),
             ("127.0.0.1", "localhost") if serves else (),
             server=serves,
+            client=role is not Role.SERVER,
         )
         return Credentials(self._authority.certificate(), certificate, key)
 

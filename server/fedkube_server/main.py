@@ -190,6 +190,7 @@ class ServerProcess:
             run_config=to_values(spec.run_config),
             cache_bytes=spec.pool.cache_bytes or 0,
             partitions=spec.pool.clients,
+            max_attempts=spec.pool.max_attempts,
         )
 
     def _broken(self, error: FedKubeError) -> None:
