@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,28 @@ def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
     api_server.refuses = 0
     assert begun.wait(5)
     assert pulse.idle() is None
+    api_server.refuses = 503  # so that the thread ends
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_leader_that_is_lost_is_followed_when_its_lease_has_ended(api_server: ApiServer) -> None:
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    api_server.lease = {
+        "metadata": {"name": "fedkube-coordinator", "resourceVersion": "1"},
+        "spec": {
+            "holderIdentity": "lost",
+            "leaseDurationSeconds": 5,
+            "acquireTime": now,
+            "renewTime": now,
+        },
+    }
+    pulse, begun = health.Pulse(), threading.Event()
+    candidate = election.Election("fedkube-coordinator", "ml", "four", pulse)
+    threading.Thread(target=candidate.run, args=(begun.set, lambda: None), daemon=True).start()
+    assert not begun.wait(4), "the lease holds"
+    assert (pulse.idle(), pulse.leads) == (None, False), "a standby is ready"
+    assert begun.wait(4)
+    assert api_server.lease["spec"]["holderIdentity"] == "four"
     api_server.refuses = 503  # so that the thread ends
 
 

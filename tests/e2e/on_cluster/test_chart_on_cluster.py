@@ -98,13 +98,6 @@ def test_one_of_two_leads_and_both_are_ready(cluster: Cluster, release: Release)
     assert told.count("ok: ") == 4, told
 
 
-def test_when_the_leader_is_lost_the_standby_leads(cluster: Cluster, release: Release) -> None:
-    (lost,) = cluster.until(release.leaders, "leader", 30)
-    cluster.kubectl("-n", OTHER, "delete", "pod", lost, "--grace-period=0", "--force")
-    cluster.until(lambda: (now := release.leaders()) and now != [lost], "other leader", 40)
-    assert len(release.leaders()) == 1
-
-
 def test_a_leader_that_is_asked_to_go_is_followed_at_once(
     cluster: Cluster, release: Release
 ) -> None:
