@@ -110,6 +110,12 @@ def _inside(*command: str) -> None:
     sys.exit(subprocess.run(node.inside(*command), check=False).returncode)
 
 
+def _deps() -> None:
+    packages.install((*packages.RUNTIME, *packages.IMAGE_TOOLS))
+    if binaries.missing():
+        packages.install(packages.COMPILER)
+
+
 def _logs(name: str) -> None:
     path = settings.LOGS / f"{name}.log"
     if not path.exists():
@@ -121,7 +127,7 @@ def _logs(name: str) -> None:
 _VERBS: dict[str, Callable[..., object]] = {
     "cluster": _cluster,
     "prepare": _prepare,
-    "deps": lambda: packages.install((*packages.RUNTIME, *packages.IMAGE_TOOLS)),
+    "deps": _deps,
     "build": binaries.build,
     "images": _images,
     "up": _up,

@@ -24,7 +24,15 @@ RUNTIME = (
     "util-linux",
 )
 IMAGE_TOOLS = ("buildah", "ca-certificates", "gcc", "libc6-dev", "mmdebstrap")
-COMPILER = ("golang-go", "golang-github-modern-go-reflect2-dev", "jq", "make", "rsync")
+COMPILER = (
+    "gcc",
+    "golang-github-modern-go-reflect2-dev",
+    "golang-go",
+    "jq",
+    "libc6-dev",
+    "make",
+    "rsync",
+)
 
 # What install scripts of services ask before they start anything: not here.
 _POLICY = Path("/usr/sbin/policy-rc.d")

@@ -26,6 +26,7 @@ SKIPPED = pytest.StashKey[str]()
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(trylast=True)  # when those that are not wanted are gone from the list
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mine = [item for item in items if HERE in item.path.parents]
     for item in mine:
