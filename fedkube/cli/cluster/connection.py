@@ -56,8 +56,14 @@ def _configure(configuration: Any, context: str | None) -> str:
     files = os.environ.get("KUBECONFIG") or _KUBECONFIG
     there = any(Path(each).expanduser().is_file() for each in files.split(os.pathsep) if each)
     if not there and "KUBERNETES_SERVICE_HOST" in os.environ and context is None:
-        load_incluster_config(client_configuration=configuration)
-        return (_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+        try:
+            load_incluster_config(client_configuration=configuration)
+            return (_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+        except (ConfigException, OSError) as error:
+            raise Environment(
+                f"this pod has no account to talk to its cluster by: {error}",
+                hint="set automountServiceAccountToken in the pod, or KUBECONFIG",
+            ) from None
     if not there:
         raise Environment(
             f"there is no kubeconfig at {files}, so there is no cluster to talk to",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cluster_commands import a_run
 from fake_kubernetes import status
+from kubernetes.config import incluster_config
 from urllib3.exceptions import ReadTimeoutError
 
+from fedkube.cli.cluster import connection
 from fedkube.cli.cluster.refusals import explain
 from fedkube.pki.authority import Authority
 
@@ -119,7 +122,6 @@ def test_the_connection_is_closed_at_once(kubernetes, fedkube, tmp_path, monkeyp
     port = listener.getsockname()[1]
     file = kubernetes.kubeconfig(tmp_path / "other", server=f"http://127.0.0.1:{port}")
     monkeypatch.setenv("KUBECONFIG", str(file))
-    import threading
 
     def close_one() -> None:
         connection, _ = listener.accept()
@@ -178,6 +180,34 @@ def test_the_kubeconfigs_authority_is_trusted(kubernetes, fedkube, over_tls, tmp
     done = fedkube("ls")
     assert done.code == 0, done.err
     assert "digits" in done.out
+
+
+@pytest.fixture
+def in_a_pod(kubernetes, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(kubernetes.port))
+    monkeypatch.setattr(connection, "_ACCOUNT", tmp_path)
+
+
+def test_in_a_pod_its_account_is_taken(
+    kubernetes, fedkube, over_tls, in_a_pod, tmp_path, monkeypatch
+):
+    (tmp_path / "token").write_text("of-the-pod")
+    (tmp_path / "namespace").write_text("lab\n")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(over_tls))
+    kubernetes.put("federatedruns", a_run(space="lab"))
+    done = fedkube("ls")
+    assert done.code == 0, done.err
+    assert "digits" in done.out
+    assert kubernetes.headers[-1]["authorization"].lower() == "bearer of-the-pod"
+
+
+def test_in_a_pod_without_an_account(kubernetes, fedkube, in_a_pod):
+    done = fedkube("ls")
+    assert done.code == 5
+    assert "this pod has no account" in done.err
 
 
 def test_there_is_no_kubeconfig(fedkube, tmp_path, monkeypatch):
