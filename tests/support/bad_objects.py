@@ -89,3 +89,11 @@ BAD: dict[str, dict[str, Any]] = {
         "runConfig": {f"key-{number}": "x" * 100 for number in range(2000)},
     },
 }
+
+# By what is wrong: fields that nobody knows. The API server drops them (or refuses them for
+# kubectl), so that they reach neither the coordinator nor a pod.
+UNKNOWN = {
+    "unknown field": "rounds",
+    "unknown field of the pool": "client",
+    "privileged": "hostNetwork",
+}

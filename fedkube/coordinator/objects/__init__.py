@@ -19,7 +19,6 @@ from fedkube.coordinator.objects.contents import certificates, claim, orders
 from fedkube.coordinator.objects.events import event
 from fedkube.coordinator.objects.jobs import server_job, worker_jobs
 from fedkube.coordinator.objects.network import disruption_budget, policies, service
-from fedkube.coordinator.objects.reader import reader_command, reader_pod
 
 __all__ = [
     "PORT",
@@ -37,8 +36,6 @@ __all__ = [
     "labels",
     "orders",
     "policies",
-    "reader_command",
-    "reader_pod",
     "server_job",
     "service",
     "worker_jobs",

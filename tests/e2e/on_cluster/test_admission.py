@@ -6,16 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from bad_objects import BAD
+from bad_objects import BAD, UNKNOWN
 from on_cluster import Cluster, federated_run
-
-# Fields that nobody knows: newer clusters refuse them for kubectl, older ones drop them, so that
-# they reach neither the coordinator nor a pod.
-UNKNOWN = {
-    "unknown field": "rounds",
-    "unknown field of the pool": "client",
-    "privileged": "hostNetwork",
-}
 
 
 def test_objects_that_will_not_do_one_by_one(cluster: Cluster) -> None:
