@@ -115,6 +115,9 @@ def main() -> None:
         sys.exit(f"fedkube: {error.message}")
     if not record.state.final:
         leave(code or Exit.INTERNAL)
+    if record.details:
+        # Last words have room for little; `logs` is where a person looks for the rest.
+        sys.stderr.write(f"{record.details}\n{record.message}\n")
     options.last_words.write_bytes(last_words(record))
     leave(Exit.OK)
 

@@ -69,8 +69,7 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
     name = wishes.name or f"{_slug(app.name)}-{secrets.token_hex(3)}"
     of_app: Object = {"image": wishes.image, "path": wishes.path}
     if sha256:
-        # A name of its own, so that what an earlier run of this name has left is not in the way.
-        of_app["bundle"] = {"configMap": f"{name}-app-{secrets.token_hex(3)}", "sha256": sha256}
+        of_app["bundle"] = bundle_of(name, sha256)
     storage = {
         "size": wishes.storage,
         "className": wishes.storage_class,
@@ -102,6 +101,12 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
         field_, _, words = said[0].partition(": ")
         raise Usage(f"{_OPTIONS.get(field_, field_)}: {words}", details="\n".join(said[1:]))
     return run
+
+
+def bundle_of(name: str, sha256: str) -> Object:
+    """``spec.app.bundle`` of a run whose code is sent along."""
+    # A name of its own, so that what an earlier run of this name has left is not in the way.
+    return {"configMap": f"{name}-app-{secrets.token_hex(3)}", "sha256": sha256}
 
 
 def bundle_object(run: Object, packed: bytes) -> Object:

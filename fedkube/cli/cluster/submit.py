@@ -36,6 +36,15 @@ def submit(
             show_default=False,
         ),
     ],
+    code: Annotated[
+        str,
+        typer.Option(
+            "--app",
+            metavar="FOLDER",
+            help="With FILE: send this app's code along, for a run whose spec.app has no bundle.",
+            show_default=False,
+        ),
+    ] = "",
     name: Annotated[
         str,
         typer.Option("--name", help="Default: the app's, and six characters.", show_default=False),
@@ -174,8 +183,13 @@ def submit(
     if _is_file(source):
         _refuse_options_of_apps(invocation)
         runs, packed = manifests.read(source), b""
-        if watch and len(runs) > 1:
-            raise Usage(f"--watch follows one run, and {source} has {len(runs)}")
+        for option, given in (("--watch", watch), ("--app", code)):
+            if given and len(runs) > 1:
+                raise Usage(f"{option} is for one run, and {source} has {len(runs)}")
+        if code:
+            packed = _with_code(runs[0], code)
+    elif code:
+        raise Usage("--app is for a FILE", hint="an app's folder is submitted by itself")
     else:
         wishes = Wishes(
             name=name,
@@ -221,7 +235,7 @@ def _is_file(source: str) -> bool:
 
 def _refuse_options_of_apps(invocation: typer.Context) -> None:
     """A file says all of a run; an option beside it would be ignored."""
-    both = {"source", "watch", "dry_run", "namespace", "context"}
+    both = {"source", "code", "watch", "dry_run", "namespace", "context"}
     for parameter in invocation.command.params:
         given = invocation.get_parameter_source(str(parameter.name))
         if parameter.name not in both and given is not None and given.name == "COMMANDLINE":
@@ -238,8 +252,27 @@ def _from_app(source: str, wishes: Wishes) -> tuple[Object, bytes]:
         if not wishes.image:
             raise Usage("--path is a folder of an image", hint="give --image too")
         return building.federated_run(app, wishes, ""), b""
+    packed, sha256 = _packed(app)
+    return building.federated_run(app, wishes, sha256), packed
+
+
+def _with_code(run: Object, folder: str) -> bytes:
+    """Have the run of a file use this app; its code."""
+    app, spec = project.read(folder), run["spec"]
+    of_app = spec.setdefault("app", {})
+    if of_app.get("bundle"):
+        raise Usage("--app, and spec.app.bundle is in the file", hint="give one of them")
+    if "name" not in run["metadata"]:
+        raise Usage("--app needs metadata.name in the file: the code is named by it")
+    project.merge(app.config, spec.get("runConfig", {}))
+    packed, sha256 = _packed(app)
+    of_app["bundle"] = building.bundle_of(run["metadata"]["name"], sha256)
+    return packed
+
+
+def _packed(app: project.Project) -> tuple[bytes, str]:
     try:
-        packed, sha256 = bundle.pack(app.folder)
+        return bundle.pack(app.folder)
     except AppInvalid as error:
         raise AppInvalid(
             error.message,
@@ -247,7 +280,6 @@ def _from_app(source: str, wishes: Wishes) -> tuple[Object, bytes]:
             "give --image and --path; or put the zip file behind a URL and submit a FILE with "
             "spec.app.bundle.url and sha256",
         ) from None
-    return building.federated_run(app, wishes, sha256), packed
 
 
 def _agree_on_namespace(run: Object, namespace: str | None) -> None:

@@ -342,3 +342,42 @@ def test_only_one_run_is_watched(kubernetes, fedkube, tmp_path):
     assert done.code == 2
     assert "has 2" in done.err
     assert kubernetes.requests == []
+
+
+# ---------------------------------------------------------------- a file, and the app's code
+
+
+def test_a_file_may_say_all_but_the_code(kubernetes, fedkube, tmp_path, app):
+    sites = "sites: [{name: a}, {name: b}]"
+    file = write(tmp_path, RUN.replace("pool: {clients: 2}", sites))
+    done = fedkube("submit", file, "--app", app)
+    assert (done.code, done.out) == (0, "one\n"), done.err
+    (run,), (config,) = kubernetes.of("federatedruns"), kubernetes.of("configmaps")
+    assert run["spec"]["app"]["bundle"]["configMap"] == config["metadata"]["name"]
+    assert [site["name"] for site in run["spec"]["sites"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "pool:",
+            f"app: {{bundle: {{configMap: c, sha256: {'a' * 64}}}}}, pool:",
+            "spec.app.bundle is in the file",
+        ),
+        ("name: one", "generateName: try-", "--app needs metadata.name"),
+        ("pool:", "runConfig: {nonsense: 1}, pool:", "no run config key 'nonsense'"),
+    ],
+    ids=["two codes", "no name", "a config that the app does not have"],
+)
+def test_code_that_does_not_go_with_the_file(kubernetes, fedkube, tmp_path, app, old, new, said):
+    done = fedkube("submit", write(tmp_path, RUN.replace(old, new)), "--app", app)
+    assert done.code == 2
+    assert said in done.err
+    assert kubernetes.requests == []
+
+
+def test_an_apps_folder_needs_no_app(kubernetes, fedkube, app):
+    done = fedkube("submit", app, "--app", app)
+    assert done.code == 2
+    assert "--app is for a FILE" in done.err
