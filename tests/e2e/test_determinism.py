@@ -29,3 +29,16 @@ def test_numpy_apps_of_both_apis(digest, apps, app):
         for workers in ("1", "2", "4")
     }
     assert len(models) == 1
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_compressed_updates(digest, examples, kind):
+    """With one worker, sums are fewer bytes and are sent; with four, each update is."""
+    short = ("--clients", "10", "--seed", "5", "-c", "num-server-rounds=2")
+    digits = examples / "digits"
+    models = {
+        digest(digits, *short, "--workers", workers, "--compression", kind, out=f"w{workers}")
+        for workers in ("1", "2", "4")
+    }
+    assert len(models) == 1
+    assert models != {digest(digits, *short, out="plain")}, "nothing was rounded"

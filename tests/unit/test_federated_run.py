@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec, Server
+from fedkube.core.quantisation import Compression
 
 
 def spec(**fields):
@@ -61,3 +62,11 @@ def test_a_seed_is_a_natural_number_of_63_bits(seed):
 def test_a_config_holds_scalars_only(value):
     with pytest.raises(ValidationError):
         spec(run_config={"a": value})
+
+
+@pytest.mark.parametrize("kind", [each.value for each in Compression])
+def test_updates_are_compressed_as_a_run_says_and_otherwise_not(kind):
+    assert spec().compression == "none"
+    assert RunSpec.model_validate_json(spec(compression=kind).model_dump_json()).compression == kind
+    with pytest.raises(ValidationError, match="compression"):
+        spec(compression="int4")

@@ -15,6 +15,7 @@ from flwr.supercore.run import Run
 from fedkube.app.records import Encoder
 from fedkube.core import ids
 from fedkube.core.errors import Rejected
+from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunEvent
 from fedkube.proto.v1 import exchange_pb2 as pb
 
@@ -119,6 +120,21 @@ def test_a_message_becomes_a_task(grid, driver):
     assert (frame.message_type, frame.group, call.ttl) == ("train.x", "g", 60)
     assert call.seed == ids.call_seed(7, 1, 0)
     assert 0 < task.expires_in_s <= 60
+
+
+@pytest.mark.parametrize("sites", [(), ("north", "south", "east")])
+def test_training_alone_is_compressed_as_the_run_says(driver, recorder, halt, sites):
+    federation = Federation.of(7, 3, None, Compression.INT8)
+    tracker = Tracker(recorder, halt, federation.node_ids)
+    seats = Seats(sites, None, halt)
+    run = Run.create_empty(1)
+    grid = ExchangeGrid(run, federation, driver, BlobStore(), tracker, recorder, halt, seats)
+    for kind in ("train", "train.first", "evaluate", "query.training"):
+        grid.push_messages(messages(0, kind=kind))
+    told = [task.message.frame.compression for task in driver.tasks]
+    assert told == [pb.COMPRESSION_INT8] * 2 + [pb.COMPRESSION_NONE] * 2
+    # Whose worker is always the same one keeps what rounding loses.
+    assert {task.message.frame.bound for task in driver.tasks} == {bool(sites)}
 
 
 def test_each_call_of_a_client_has_its_own_seed(grid, driver):

@@ -275,6 +275,16 @@ def test_a_disk_that_cannot_be_written_is_told_as_the_servers_trouble(site, sess
 # ------------------------------------------------------------- cuts
 
 
+def test_bytes_of_ours_are_referred_to_with_their_number(session, driver, store):
+    """Another number, and what is summed would have another length than was checked."""
+    model = store.put(memoryview(b"model"))
+    driver.known = {model.digest: model}
+    blob = announced(1, b"model", held=True)
+    blob.nbytes = 4
+    with pytest.raises(Rejected, match="to another number of them"):
+        receive(session, reply=reply(blob))
+
+
 def resumed(session, **hello):
     async def resume():
         session.greet(pb.Welcome(run="r"), pb.Hello(**hello))
