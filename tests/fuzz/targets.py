@@ -22,8 +22,9 @@ from fedkube.app.arrays import WireArray
 from fedkube.app.records import Encoder, decode
 from fedkube.core.errors import Rejected
 from fedkube.core.partial_sums import BLOCK, Part, TensorSum
+from fedkube.core.quantisation import packed_bytes
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import frames, tensors
+from fedkube.wire import frames, packed, tensors
 from fedkube.wire.limits import CHUNK_BYTES, CONTROL_BYTES, MAX_RANK
 from tests.fuzz.mutation import mutate
 
@@ -387,6 +388,76 @@ def _sum_seeds() -> list[bytes]:
     ]
 
 
+# ---------------------------------------------------------------- compressed arrays
+
+# What was sent, and blobs of the sizes that its arrays have in either encoding.
+_SENT_SIZES = {"w": 7, "d": 1025, "n": 1, "e": 0}
+_PACKED_SIZES = sorted(
+    {packed_bytes(kind, size) for kind in packed.KINDS.values() for size in _SENT_SIZES.values()}
+)
+
+
+def check_packed(data: bytes) -> bool:
+    """A reply's compressed arrays: their description, and then their bytes, all of them alike."""
+    if not data:
+        return False
+    kind = (pb.COMPRESSION_BF16, pb.COMPRESSION_INT8)[data[0] % 2]
+    try:
+        outcome = frames.read_control(bytes([frames.CONTROL]) + data[1:], pb.Outcome)
+    except Rejected:
+        return False
+    task = pb.Task(content=_sent(), compression=kind)
+    sent = packed.arrays(task.content)
+    blobs = [pb.Blob(nbytes=size) for size in _PACKED_SIZES]
+    reason = packed.refusal(task, outcome, blobs)
+    if reason is not None:
+        assert len(reason) < 1000 + len(data)
+        return False
+    items = list(packed.packed(outcome.content))
+    for item in items:
+        size = math.prod(item.shape)
+        assert packed_bytes(packed.kind_of(item), size) == _PACKED_SIZES[item.blob]
+        base = packed.base_of(item, sent)
+        zeros = None if base is None else memoryview(bytes(tensors.nbytes(base.dtype, base.shape)))
+        payload = memoryview(data[:1] * _PACKED_SIZES[item.blob])
+        try:
+            whole = packed.restored(item, payload, zeros)
+        except Rejected:
+            continue
+        assert len(whole) == tensors.nbytes(item.dtype, item.shape)
+        assert np.isfinite(np.frombuffer(whole, tensors.DTYPES[item.dtype])).all()
+    return bool(items)
+
+
+def _sent() -> pb.Content:
+    content = pb.Content()
+    for name, size in _SENT_SIZES.items():
+        dtype = "float64" if name == "d" else "float32"
+        content.records.add(name="a").arrays.items.add(name=name, dtype=dtype, shape=[size])
+    return content
+
+
+def _mutate_packed(data: bytes, rng: random.Random) -> bytes | None:
+    body = mutate(data[1:], pb.Outcome, rng)
+    return None if body is None else data[:1] + body
+
+
+def _packed_seeds() -> list[bytes]:
+    seeds = [b"", b"\x00"]
+    for first, kind in enumerate(packed.KINDS.values()):
+        for relative in (True, False):
+            outcome = pb.Outcome(call=1, content=_sent())
+            for place, item in enumerate(packed.arrays(outcome.content)):
+                item.compression = packed.NUMBERS[kind]
+                item.blob = _PACKED_SIZES.index(packed_bytes(kind, item.shape[0]))
+                if relative:
+                    item.base = place
+            whole = outcome.SerializeToString()
+            # A small number in every byte, and one that makes a NaN or a scale below zero.
+            seeds += [bytes([fill + first]) + whole for fill in (0, 60, 254)]
+    return seeds
+
+
 # ---------------------------------------------------------------- all
 
 TARGETS: dict[str, Target] = {
@@ -394,4 +465,5 @@ TARGETS: dict[str, Target] = {
     "records": Target(check_records, _records_seeds(), _mutate_records),
     "tensors": Target(check_tensor, _tensor_seeds()),
     "sums": Target(check_sum, _sum_seeds()),
+    "packed": Target(check_packed, _packed_seeds(), _mutate_packed),
 }

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 MAX_GROWTH_MIB = 64
 
 # Inputs that take a few seconds on one core.
-RUNS = {"frames": 10_000, "records": 20_000, "sums": 6_000, "tensors": 60_000}
+RUNS = {"frames": 10_000, "packed": 10_000, "records": 20_000, "sums": 6_000, "tensors": 60_000}
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
