@@ -26,7 +26,7 @@ _RUNTIME_INPUTS = (_CLIENT_DOCKERFILE, ".dockerignore")
 _CODE_INPUTS = ("fedkube", "server/fedkube_server", "clients/fedkube_client")
 _NOT_INPUTS = ("__pycache__", ".pyc")
 # Where clients/Dockerfile puts the code, and with which stage everything else ends.
-_CODE = "/opt/fedkube"
+_CODE = "/usr/lib/fedkube"
 _RUNTIME = "runtime"
 # The stage before it. It has a name of its own here, or its layers would be forgotten.
 _PACKAGES = "packages"
