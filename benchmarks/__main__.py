@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "sessions": sessions.held,
     "compression": compression.updates,
     "compression-accuracy": compression.accuracy,
+    "compression-feedback": compression.feedback,
     "compression-rounding": compression.rounding,
     "startup": rounds.startup,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import statistics
 import subprocess
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fedkube_client.compressor import Compressor, Packing
 
 from benchmarks.rounds import ECHO, ROOT
+from fedkube.core import ids
 from fedkube.core.quantisation import BLOCK, Compression, pack, restore
+from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.run_folder import RunFolder
+from fedkube.wire import packed
 
 DIGITS = ROOT / "examples" / "digits"
 
@@ -83,6 +88,71 @@ def _fedkube(app: Path, kind: Compression, *options: str) -> tuple[Any, list[dic
     return json.loads(done.stdout.splitlines()[-1]), measured
 
 
+def feedback() -> Iterator[dict[str, Any]]:
+    """The digits example again, of which one worker always has the same client, in this process.
+
+    ``fedkube run`` has no sites, so the rounds are made here, of what an executor and a server do.
+    """
+    sys.path.insert(0, str(DIGITS))
+    task = importlib.import_module("digits_app.task")
+    for kind in Compression:
+        for bound in (False, True) if kind is not Compression.NONE else (False,):
+            _, correct = task.evaluate(_train(task, kind, bound), task.train_and_test_images()[1])
+            rounded = "with feedback" if bound else "stochastic"
+            yield {
+                "compression": str(kind),
+                "rounding": "" if kind is Compression.NONE else rounded,
+                "test_accuracy": round(correct, 4),
+            }
+
+
+def _train(task: Any, kind: Compression, bound: bool, rounds: int = 20, clients: int = 10) -> Any:
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    model = task.initial_model()
+    compressors = [Compressor() for _ in range(clients)]
+    for number in range(rounds):
+        sent = {name: each.numpy().copy() for name, each in model.state_dict().items()}
+        content = pb.Content()
+        arrays = content.records.add(name="arrays").arrays
+        for place, (name, array) in enumerate(sent.items()):
+            arrays.items.add(name=name, dtype=array.dtype.name, shape=array.shape, blob=place)
+        blobs = [memoryview(array.reshape(-1).view(np.uint8)) for array in sent.values()]
+        asked = pb.Task(content=content, compression=packed.NUMBERS[kind], bound=bound)
+        sums = {name: np.zeros(array.shape) for name, array in sent.items()}
+        total = 0
+        for client, compressor in enumerate(compressors):
+            seed = ids.call_seed(1, client, number)
+            torch.manual_seed(seed)
+            images, _ = task.client_images(client, clients, alpha=0.5, seed=0)
+            model.load_state_dict({name: torch.from_numpy(each) for name, each in sent.items()})
+            task.train(model, images, epochs=2, learning_rate=0.05, batch_size=16)
+            call = pb.Call(id=client + number * clients + 1, partition=client, seed=seed)
+            packing = compressor.packing(asked, call, blobs)
+            weight = len(images.labels)
+            total += weight
+            for name, each in model.state_dict().items():
+                sums[name] += weight * _received(packing, name, each.numpy(), blobs, asked)
+            if packing is not None:
+                compressor.done(packing)
+        mean = {name: torch.from_numpy((each / total).astype("f4")) for name, each in sums.items()}
+        model.load_state_dict(mean)
+    return model
+
+
+def _received(
+    packing: Packing | None, name: str, values: Any, blobs: list[memoryview], task: pb.Task
+) -> Any:
+    """An array as the server has it."""
+    entry = pb.Array(name=name, dtype=values.dtype.name, shape=values.shape)
+    data = None if packing is None else packing("arrays", entry, values)
+    if data is None:
+        return values
+    base = packed.base_of(entry, packed.arrays(task.content))
+    whole = packed.restored(entry, data, None if base is None else blobs[base.blob])
+    return np.frombuffer(whole, values.dtype).reshape(values.shape)
+
+
 def rounding() -> Iterator[dict[str, Any]]:
     """Gigabytes a second, of float32, on one core: an array of 25 MB, packed and restored."""
     rng = np.random.default_rng(0)
@@ -94,9 +164,9 @@ def rounding() -> Iterator[dict[str, Any]]:
         return np.asarray(generator.random_raw(-(-count // 4))).view(np.uint16)[:count]
 
     for kind in (Compression.BF16, Compression.INT8):
-        packed = pack(values, base, kind)
-        assert packed is not None
-        data = packed.data.data
+        made = pack(values, base, kind)
+        assert made is not None
+        data = made.data.data
         yield {
             "compression": str(kind),
             "stochastic_gb_per_s": _rate(values, lambda kind=kind: pack(values, base, kind, noise)),
