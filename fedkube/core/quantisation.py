@@ -12,7 +12,7 @@ rounded, and the receiver adds it to what it has. Two encodings, of ``(n,)`` dif
 Rounding, of ``v = d / step`` to an integer:
 
 * *stochastic*: ``floor(|v| + u)`` with ``u`` uniform in [0, 1), and ``v``'s sign: off by less than
-  a step, and right on average (to ``2**-17`` of a step, since ``u`` has 16 bits). This is QSGD's
+  a step, and right on average (to ``2**-16`` of a step, since ``u`` has 16 bits). This is QSGD's
   quantiser (Alistarh et al. 2017, section 3.1) with the largest magnitude in the norm's place.
   Who rounds keeps nothing, so any worker may serve a client next.
 * *nearest, with error feedback*: off by half a step, and what is lost is kept and added to the
@@ -48,6 +48,11 @@ _LARGEST_SCALE = np.float32(2.0**121)
 # And at least, so that dividing by it is exact to a float's precision.
 _SMALLEST_SCALE = np.float32(2.0**-126)
 _LEVELS = np.float32(127)
+# What makes 16 bits a float that is nowhere 0 and nowhere 1: a zero stays zero and a whole number
+# itself, and a quotient of 127, which may be off by its last bit, neither falls below nor above.
+_NOISE_UNIT = np.float32(2.0**-16 * (1 - 2.0**-16))
+_NOISE_LEAST = np.float32(2.0**-17)
+_SIGN = np.uint32(1 << 31)
 
 Floats = npt.NDArray[np.float32]
 Noise = Callable[[int], npt.NDArray[np.uint16]]
@@ -180,23 +185,20 @@ class _Scratch:
         peaks = steps.max(axis=1)
         np.divide(peaks, _LEVELS, out=scales)
         np.maximum(scales, _SMALLEST_SCALE, out=scales)
-        steps /= scales[:, np.newaxis]
+        np.divide(wanted, scales[:, np.newaxis], out=steps)
         scales[peaks == 0] = 0
         flat = self._other[: self._length]
         if noise is None:
             np.rint(flat, out=flat)
         else:
-            # Of the magnitude, so that both signs are treated alike. The middles of 65,536 equal
-            # parts of [0, 1): a zero stays zero, an integer itself.
             uniform = self._noise[: self._length]
-            np.multiply(noise, np.float32(2.0**-16), out=uniform)
-            uniform += np.float32(2.0**-17)
+            np.multiply(noise, _NOISE_UNIT, out=uniform)
+            uniform += _NOISE_LEAST
+            # With the quotient's sign, so that both signs are treated alike.
+            signs = self._wanted[: self._length].view(np.uint32) & _SIGN
+            uniform.view(np.uint32)[:] |= signs
             flat += uniform
-            np.floor(flat, out=flat)
-            # A quotient may be above 127 by the division's rounding.
-            np.minimum(flat, _LEVELS, out=flat)
-        np.copysign(flat, self._wanted[: self._length], out=flat)
-        np.copyto(levels, flat, casting="unsafe")
+        np.copyto(levels, flat, casting="unsafe")  # which cuts off what is behind the point
 
     def to_bf16(self, noise: npt.NDArray[np.uint16] | None, halves: npt.NDArray[np.uint16]) -> None:
         bits = self._wanted[: self._length].view(np.uint32)
