@@ -120,7 +120,7 @@ def _unfit(
 
 
 def sums_pay(content: pb.Content, kind: Compression, updates: int, workers: int) -> bool:
-    """Whether a sum from each worker is fewer bytes than each client's compressed update.
+    """Whether a sum from each worker is fewer bytes than each client's update, sent like that.
 
     A sum takes 8 bytes an element (16 for float64), whatever the number of its updates.
     """
@@ -130,6 +130,6 @@ def sums_pay(content: pb.Content, kind: Compression, updates: int, workers: int)
             continue  # never in a sum
         size = math.prod(item.shape)
         sums += 8 * size * levels_of(tensors.DTYPES[item.dtype])
-        compressed = item.dtype in DTYPES
+        compressed = kind is not Compression.NONE and item.dtype in DTYPES
         each += packed_bytes(kind, size) if compressed else tensors.nbytes(item.dtype, item.shape)
     return sums * workers < each * updates

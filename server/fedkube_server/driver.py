@@ -87,10 +87,14 @@ class NewTask:
 
 
 class WorkerSession(Protocol):
-    """What the driver needs of a connected worker. ``clients``: it may serve these; None: any."""
+    """What the driver needs of a connected worker. ``clients``: it may serve these; None: any.
+
+    ``relays``: it stands for workers of its own.
+    """
 
     name: str
     clients: frozenset[int] | None
+    relays: bool
 
     def give(self, frame: pb.Task, blobs: list[StoredBlob]) -> None:
         """Send the task, and the blobs that the worker lacks."""
@@ -307,6 +311,11 @@ class Driver:
     def workers(self) -> int:
         """Workers that are connected."""
         return self._dispatcher.sessions
+
+    @property
+    def relays(self) -> int:
+        """How many of them are relays."""
+        return sum(session.relays for session in self._sessions.values())
 
     # ------------------------------------------------------------- replies
 

@@ -85,7 +85,7 @@ class Session:
         self.name = name
         self.incarnation = incarnation
         self.clients = clients  # that it may serve; None: any
-        self._relays = relays  # for workers of its own, and so may have several assignments
+        self.relays = relays  # for workers of its own, and so may have several assignments
         self.trouble = ""  # why its stream had to be ended
         self._shared = shared
         self._driver = shared.driver
@@ -225,7 +225,7 @@ class Session:
             case "ready":
                 self._driver.ready(self)
             case "capacity":
-                if not self._relays:
+                if not self.relays:
                     raise Rejected("only a relay has several assignments at a time")
                 self._driver.widen(self, message.capacity.assignments)
             case "need":

@@ -33,12 +33,17 @@ def test_numpy_apps_of_both_apis(digest, apps, app):
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
 def test_compressed_updates(digest, examples, kind):
-    """With one worker, sums are fewer bytes and are sent; with four, each update is."""
+    """With one worker, or by relays, sums are fewer bytes and are sent; else, each update is."""
     short = ("--clients", "10", "--seed", "5", "-c", "num-server-rounds=2")
     digits = examples / "digits"
     models = {
-        digest(digits, *short, "--workers", workers, "--compression", kind, out=f"w{workers}")
-        for workers in ("1", "2", "4")
+        digest(digits, *short, "--compression", kind, *workers, out="".join(workers))
+        for workers in (
+            ("--workers", "1"),
+            ("--workers", "2"),
+            ("--workers", "4"),
+            ("--workers", "4", "--relays", "2"),
+        )
     }
     assert len(models) == 1
     assert models != {digest(digits, *short, out="plain")}, "nothing was rounded"

@@ -46,6 +46,7 @@ class FakeSession:
     def __init__(self, name):
         self.name = name
         self.clients = None
+        self.relays = False
         self.given = []
         self.cancelled = []
         self.flushed = 0
@@ -125,6 +126,15 @@ def test_a_task_is_given_and_its_answer_settles_it(driver, submit, worker, outco
     assert answer(driver, session) == ""
     assert isinstance(outcomes[1], Answer)
     assert loop.timers[0].cancelled, "its time to live is of no interest any more"
+
+
+def test_relays_are_told_from_workers(driver, worker):
+    worker("w")
+    relay = worker("r")
+    relay.relays = True
+    assert (driver.workers, driver.relays) == (2, 1)
+    driver.leave(relay, "gone")
+    assert (driver.workers, driver.relays) == (1, 0)
 
 
 def test_a_reply_that_nobody_waits_for_does_not_count(driver, submit, worker, outcomes):

@@ -247,8 +247,7 @@ class ExchangeGrid(Grid):
         compression = self._federation.compression if trains else Compression.NONE
         # Whether a worker sums changes no bit of the mean, so what is fewer bytes may decide.
         summed = fold is not None and (
-            compression is Compression.NONE
-            or packed.sums_pay(content, compression, fold.cohort, self._workers())
+            compression is Compression.NONE or self._sums_pay(content, compression, fold.cohort)
         )
         kind = Kind(
             key=number,
@@ -269,8 +268,12 @@ class ExchangeGrid(Grid):
         sent = {} if fold is None else sent_arrays(content, blobs)
         return Outgoing(frame, blobs, kind, fold, sent)
 
-    def _workers(self) -> int:
-        return max(self._federation.workers, self._driver.workers)
+    def _sums_pay(self, content: pb.Content, compression: Compression, updates: int) -> bool:
+        if relays := self._driver.relays:
+            # What a relay does not sum, it sends on as the arrays that it has unpacked.
+            return packed.sums_pay(content, Compression.NONE, updates, relays)
+        workers = max(self._federation.workers, self._driver.workers)
+        return packed.sums_pay(content, compression, updates, workers)
 
     def _sent(self, message: Message) -> Sent:
         metadata = message.metadata
