@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import pytest
 from exchange_harness import Server
 from fedkube_server import sessions, workers
 from fedkube_server.driver import Answer
+from scripted_worker import Worker, all_frames, parts
 
 from fedkube.pki.authority import Authority
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -26,82 +26,6 @@ from fedkube.wire.tensors import digest
 
 SOON = timedelta(hours=1)
 MODEL = bytes(range(256)) * 20_000  # five frames
-
-
-def all_frames(blob: int, data: bytes, start: int = 0) -> list[bytes]:
-    bulk = deque([(blob, [memoryview(data)], start)])
-    made = []
-    while bulk:
-        made.append(frames.next_data(bulk))
-    return made
-
-
-def parts(frame: bytes) -> list[tuple[int, int, bytes]]:
-    return [(blob, offset, bytes(data)) for blob, offset, data in frames.read_data(frame)]
-
-
-class Worker:
-    """A worker that says exactly what a test wants."""
-
-    def __init__(self, channel, name: str = "worker-0", uploads: int = 0) -> None:
-        self.call = channel.stream_stream(channels.SESSION)()
-        self.name = name
-        self.uploads = uploads
-
-    async def hello(self, **changes) -> pb.Welcome:
-        hello = {"protocol": PROTOCOL, "worker": self.name, **changes}
-        await self.send(hello=pb.Hello(**hello))
-        return (await self.control()).welcome
-
-    async def send(self, **kind) -> None:
-        await self.call.write(frames.control(pb.WorkerFrame(**kind)))
-
-    async def frame(self) -> bytes:
-        return await asyncio.wait_for(self.call.read(), 10)
-
-    async def control(self) -> pb.ServerFrame:
-        frame = await self.frame()
-        assert frame is not grpc.aio.EOF, await self.call.details()
-        return frames.read_control(frame, pb.ServerFrame)
-
-    async def task(self) -> tuple[pb.Task, bytes]:
-        """The next task and the bytes that come with it."""
-        await self.send(ready=pb.Ready())
-        task = (await self.control()).task
-        data = b""
-        while len(data) < sum(blob.nbytes for blob in task.blobs if not blob.held):
-            data += parts(await self.frame())[0][2]
-        return task, data
-
-    async def reply(self, task: pb.Task, data: bytes, **changes) -> None:
-        """A reply with one array; ``changes`` are to its blob."""
-        self.uploads += 1
-        blob = {"id": self.uploads, "digest": digest(data), "nbytes": len(data), **changes}
-        outcome = pb.Outcome(call=task.calls[0].id, content=task.content)
-        reply = pb.Reply(upload=self.uploads, assignment=task.assignment, outcomes=[outcome])
-        reply.blobs.add(**blob)
-        await self.send(reply=reply)
-
-    async def data(self, data: bytes) -> None:
-        """The bytes of the newest reply, which the server asks for first."""
-        need = (await self.control()).need
-        assert need.of == self.uploads
-        assert [(want.blob, want.offset) for want in need.wants] == [(self.uploads, 0)]
-        for frame in all_frames(self.uploads, data):
-            await self.call.write(frame)
-
-    async def settled(self) -> pb.Settled:
-        while not (frame := await self.control()).HasField("settled"):
-            pass
-        return frame.settled
-
-    async def how_it_ended(self) -> tuple[grpc.StatusCode, str]:
-        try:
-            while (await self.frame()) is not grpc.aio.EOF:
-                pass
-        except grpc.aio.AioRpcError:
-            pass
-        return await self.call.code(), await self.call.details()
 
 
 @pytest.fixture

@@ -34,10 +34,14 @@ def authority() -> Authority:
 
 def credentials(trusted, role, name="worker-0", run=RUN, by=None) -> Credentials:
     """A certificate by ``by`` (or the trusted authority) for someone who trusts ``trusted``."""
-    serves = role is Role.SERVER
+    serves = role in (Role.SERVER, Role.RELAY)
     uri = Identity(run, role, name).uri()
     certificate, key = (by or trusted).issue(
-        name, uri, ["127.0.0.1"] if serves else [], server=serves
+        name,
+        uri,
+        ["127.0.0.1"] if serves else [],
+        server=serves,
+        client=role is not Role.SERVER,
     )
     return Credentials(trusted.certificate(), certificate, key)
 
@@ -140,6 +144,7 @@ class Server:
                     call=pb.Call(
                         id=number,
                         node=5,
+                        partition=number,
                         message_id=f"m{number}",
                         created_at=time.time(),
                         ttl=100,

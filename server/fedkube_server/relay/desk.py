@@ -73,6 +73,11 @@ class _Call:
     known: set[bytes]
     told: bool = False  # how it ended, or that its update is held
 
+    @property
+    def held(self) -> bool:
+        """Whether its update is with a worker, or in our sum."""
+        return self.id in self.message.awaited or self.id in self.message.inside
+
 
 @dataclass(slots=True)
 class _Result:
@@ -156,11 +161,16 @@ class Desk:
         for message in messages:
             self._send_sum(message)
 
-    def settled(self, upload: int) -> None:
-        """The server above has this."""
-        for call in self._replies.pop(upload, ()):
+    def settled(self, upload: int, refused: set[int]) -> None:
+        """The server above has this; these of its calls do not count there."""
+        calls = self._replies.pop(upload, [])
+        for call in calls:
             call.message.untold.discard(call.id)
             self._send_sum(call.message)
+        if any(call.number in refused and call.held for call in calls):
+            # It was taken back when its client had answered. It cannot be taken out of a sum, and
+            # its client is not served again while it is in one: the server will say what counts.
+            self.flush()
         self._prune()
 
     # ------------------------------------------------------------- what is so now

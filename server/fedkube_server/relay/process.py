@@ -64,11 +64,16 @@ class Relay:
 
     async def run(self, address: str, give_up_s: float) -> None:
         """Serve until the server above says goodbye; Refused if it will not have us."""
-        await attend(self._upstream, address, self._credentials, give_up_s)
-        # Only now: without a goodbye, workers look for another life of this relay.
-        if self._workers is not None:
-            self._workers.close("the run is over")
-            await self._server.stop(_FAREWELL_S)
+        grace_s = 0.0
+        try:
+            await attend(self._upstream, address, self._credentials, give_up_s)
+            # Only now: without a goodbye, workers look for another life of this relay.
+            if self._workers is not None:
+                self._workers.close("the run is over")
+                grace_s = _FAREWELL_S
+        finally:
+            if self._server is not None:
+                await self._server.stop(grace_s)
 
     def _welcomed(self, welcome: pb.Welcome) -> None:
         """What the server says to us holds for our workers."""

@@ -154,4 +154,4 @@ class Upstream:
         for refusal in settled.refused:
             log.info("the server did not count a reply: %s", refusal.reason)
         self._uploads.settle(settled.upload)
-        self._desk.settled(settled.upload)
+        self._desk.settled(settled.upload, {refusal.call for refusal in settled.refused})
