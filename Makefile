@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
 .PHONY: help venv run test unit cluster cluster-down e2e bench proto crd docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 22
 
 $(STAMP):
 	@echo "==> setting up $(VENV) (once; a few minutes when packages have to be fetched)"
@@ -24,7 +24,7 @@ run: $(STAMP) ## train the digits example: ten clients, a small CNN
 	@echo "==> fedkube run examples/digits"
 	$(BIN)/fedkube run examples/digits --clients 10
 
-test: $(STAMP) ## everything that has to hold: style, types, layers, generated code, tests, whole runs on a cluster
+test: $(STAMP) ## everything that has to hold: style, types, layers, generated code, tests, a cluster
 	@echo "==> ruff, mypy, import-linter, generated code"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
