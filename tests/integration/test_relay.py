@@ -24,7 +24,7 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
 from fedkube.wire.identity import Role
 from fedkube.wire.stream import Refused
-from fedkube.wire.uploads import Uploads
+from fedkube.wire.uploads import Upload, Uploads
 
 ECHO = Path(__file__).parent.parent / "apps" / "echo"
 VALUES = np.arange(300_000, dtype=np.float32)
@@ -82,15 +82,15 @@ class World:
         self._running.append(asyncio.create_task(agent.run(30)))
         return agent
 
-    def submit(self, *clients: int, values=VALUES, most: int = 1) -> Fold:
-        """A message for some clients, whose updates are summed."""
+    def submit(self, *clients: int, values=VALUES, most: int = 1, call: int = 0) -> Fold:
+        """A message for some clients, whose updates are summed. Calls: from ``call`` on."""
         content = pb.Content()
         item = content.records.add(name="arrays").arrays.items.add(name="w", dtype="float32")
         item.shape.append(len(values))
         item.stype = "numpy.ndarray"
         fold = Fold({"w": values.shape}, "num-examples", cohort=len(clients))
         data = memoryview(values.tobytes())
-        self.server.submit_all(list(clients), content, [data], fold=fold, most=most)
+        self.server.submit_all(list(clients), content, [data], fold=fold, most=most, base=call)
         return fold
 
     async def answered(self, *clients: int) -> None:
@@ -149,6 +149,7 @@ class Summing:
         self.worker = worker
         self.uploads = Uploads()
         self.sums: dict[int, HeldSum] = {}
+        self.sent: dict[int, Upload] = {}
         self.asked = False  # for the sum
 
     async def serve(self, change: float = 1.0) -> pb.Task:
@@ -156,7 +157,27 @@ class Summing:
         await self.worker.send(ready=pb.Ready())
         task = await self.next_task()
         await self.keep(task, change)
+        if not task.HasField("fold"):
+            await self.send()
         return task
+
+    async def serve_all(self, change: float) -> None:
+        """Whatever comes, one after the other, and the sums when they are asked for."""
+        await self.worker.send(ready=pb.Ready())
+        while True:
+            frame = await self.worker.frame()
+            if frames.is_data(frame):
+                continue
+            message = frames.read_control(frame, pb.ServerFrame)
+            if message.HasField("task"):
+                await self.keep(message.task, change)
+                await self.worker.send(ready=pb.Ready())
+            elif message.HasField("flush"):
+                self.asked = True
+                if self.sums:
+                    await self.announce()
+            elif message.HasField("need"):
+                await self.send(need=message.need)
 
     async def next_task(self) -> pb.Task:
         return (await self.until("task")).task
@@ -173,9 +194,8 @@ class Summing:
             await self.worker.send(reply=reply)
         else:
             reply.blobs.add(nbytes=len(fresh))
-            self.upload = self.uploads.add(reply, [[fresh]], set())
+            self.sent[reply.upload] = self.uploads.add(reply, [[fresh]], set())
             await self.worker.send(reply=reply)
-            await self.send()
 
     async def until(self, kind: str) -> pb.ServerFrame:
         """The next frame of this kind, whatever comes before it."""
@@ -192,16 +212,17 @@ class Summing:
         if not self.asked:
             await self.until("flush")
         self.asked = False
-        [held] = self.sums.values()
-        frame, pieces = held.export()
+        for held in self.sums.values():
+            frame, pieces = held.export()
+            self.sent[frame.upload] = self.uploads.add(frame, pieces, held.known)
+            await self.worker.send(sum=frame)
         self.sums.clear()
-        self.upload = self.uploads.add(frame, pieces, held.known)
-        await self.worker.send(sum=frame)
 
-    async def send(self, frames_at_most: int = 1_000) -> None:
-        """The bytes of the newest upload, which are asked for."""
-        for want in (await self.until("need")).need.wants:
-            data = b"".join(self.upload.pieces[want.blob])
+    async def send(self, frames_at_most: int = 1_000, need: pb.Need | None = None) -> None:
+        """The bytes of an upload, as they are asked for."""
+        need = need or (await self.until("need")).need
+        for want in need.wants:
+            data = b"".join(self.sent[need.of].pieces[want.blob])
             for frame in all_frames(want.blob, data)[:frames_at_most]:
                 await self.worker.call.write(frame)
 
@@ -312,6 +333,29 @@ def test_an_update_that_cannot_be_made_again_has_failed():
         assert outcomes[1].reason == "it raised"
         assert isinstance(outcomes[2], Answer)
         np.testing.assert_array_equal(fold.mean()["w"], VALUES + np.float32(5))
+
+    play(scenario)
+
+
+def test_a_call_that_is_taken_back_when_it_was_held_does_not_block_its_client():
+    """Its client may be served again, though nobody above asks for the sum that it is in."""
+
+    async def scenario(world):
+        await world.relay()
+        worker = Summing(world.worker("worker-0"))
+        await worker.worker.hello()
+        world.submit(1, 2)
+        await worker.worker.send(ready=pb.Ready())
+        task = await worker.next_task()
+        # Both go their way at once.
+        world.server.driver.withdraw([1, 2], pb.Failure.WITHDRAWN, "enough")
+        await worker.keep(task)
+        assert {(await world.server.outcome())[0] for _ in range(2)} == {1, 2}
+        serving = asyncio.create_task(worker.serve_all(change=5.0))
+        fold = world.submit(1, 2, call=10)
+        await world.answered(11, 12)
+        np.testing.assert_array_equal(fold.mean()["w"], VALUES + np.float32(5))
+        serving.cancel()
 
     play(scenario)
 

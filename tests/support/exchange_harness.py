@@ -123,15 +123,19 @@ class Server:
         admit=lambda answer: None,
         fold: Fold | None = None,
         most: int = 1,
+        base: int = 0,
         **of_task,
     ) -> None:
-        """One message for several clients; ``of_task``: what its frame has besides."""
+        """One message for several clients; ``of_task``: what its frame has besides.
+
+        The calls have the clients' numbers, from ``base`` on.
+        """
         stored = [self.store.put(data) for data in blobs]
-        kind = Kind(numbers[0], "train", fold is not None, most)
+        kind = Kind(base + numbers[0], "train", fold is not None, most)
         frame = pb.Task(
             message_type="train",
             content=content,
-            fold=fold.spec(numbers[0]) if fold else None,
+            fold=fold.spec(base + numbers[0]) if fold else None,
             **of_task,
         )
         sent = sent_arrays(content, stored) if fold else {}
@@ -139,20 +143,20 @@ class Server:
         self.driver.submit(
             [
                 NewTask(
-                    id=number,
+                    id=base + number,
                     client=number,
                     call=pb.Call(
-                        id=number,
+                        id=base + number,
                         node=5,
                         partition=number,
-                        message_id=f"m{number}",
+                        message_id=f"m{base + number}",
                         created_at=time.time(),
                         ttl=100,
                         seed=1,
                     ),
                     message=message,
                     admit=admit,
-                    settled=lambda outcome, number=number: self._settled(number, outcome),
+                    settled=lambda outcome, number=base + number: self._settled(number, outcome),
                     expires_in_s=60,
                 )
                 for number in numbers

@@ -112,8 +112,8 @@ def handshake(server, client, host):
 def issue_to(today, tmp_path):
     """OpenSSL reads its certificates from files."""
 
-    def issue(name, hosts=(), *, server=False, by=today):
-        certificate, key = by.issue(name, URI, hosts, server=server)
+    def issue(name, hosts=(), *, server=False, client=None, by=today):
+        certificate, key = by.issue(name, URI, hosts, server=server, client=client)
         folder = tmp_path / name
         folder.mkdir()
         (folder / "ca.pem").write_bytes(by.certificate())
@@ -139,6 +139,13 @@ def test_a_server_under_another_name_is_refused(issue_to):
 def test_a_worker_cannot_pose_as_a_server(issue_to):
     with pytest.raises(ssl.SSLCertVerificationError, match="unsuitable certificate purpose"):
         handshake(issue_to("posing", ("localhost",)), issue_to("worker"), "localhost")
+
+
+def test_a_relay_serves_and_connects(issue_to):
+    relay = issue_to("relay", ("localhost",), server=True, client=True)
+    server = issue_to("server", ("localhost",), server=True)
+    assert handshake(relay, issue_to("worker"), "localhost") == (("URI", URI),)
+    assert handshake(server, relay, "localhost")[0] == ("URI", URI)
 
 
 def test_a_server_cannot_pose_as_a_worker(issue_to):

@@ -34,6 +34,9 @@ class FakeDriver:
     def ready(self, _):
         self.readies += 1
 
+    def widen(self, _, slots):
+        self.slots = slots
+
     def lost(self, _, calls):
         self.lost_calls += calls
 
@@ -313,6 +316,20 @@ def test_a_settled_upload_that_is_announced_again_is_settled_again_and_counts_on
     assert len(driver.answers) == 1
 
 
+def test_an_upload_that_a_later_one_overtook_is_not_taken_for_settled(session, driver):
+    """The later one was small and came at once; then the stream was cut."""
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    receive(session, reply=reply(upload=2))
+    assert driver.answers == [[]]
+    resumed(session)
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    welcome, need = written(session)
+    assert welcome.HasField("welcome")
+    assert need.need == pb.Need(of=1, wants=[pb.Want(blob=5)])
+    send_data(session, 5, LARGE)
+    assert driver.answers == [[], [LARGE]]
+
+
 def test_a_task_that_a_cut_has_swallowed_is_given_again(session, driver, store):
     model = store.put(memoryview(b"model"))
     for assignment in (1, 2):
@@ -412,6 +429,44 @@ def test_a_cancelled_tasks_blobs_are_not_sent_any_more_and_are_offered_anew(sess
     task, data = written(session)
     assert not task.task.blobs[0].held
     assert data == (model.id, b"model")
+
+
+def test_what_another_assignment_waits_for_is_sent_whatever_is_cancelled(session, store):
+    shared, own = store.put(memoryview(b"model")), store.put(memoryview(b"state"))
+    session.give(pb.Task(assignment=1, calls=[pb.Call(id=1)]), [shared, own])
+    session.give(pb.Task(assignment=2, calls=[pb.Call(id=2)]), [shared])
+    session.cancel([1])
+    assert data_of(written(session)) == [(shared.id, b"model")]
+    session.give(pb.Task(assignment=3, calls=[pb.Call(id=3)]), [shared, own])
+    task, data = written(session)
+    assert [blob.held for blob in task.task.blobs] == [True, False]
+    assert data == (own.id, b"state")
+
+
+def test_an_assignment_is_over_with_the_last_of_its_calls(session, driver, store):
+    """A relay's ends call by call, a cancelled one among them."""
+    model = store.put(memoryview(b"model"))
+    calls = [pb.Call(id=call) for call in (1, 2, 3)]
+    session.give(pb.Task(assignment=1, calls=calls), [model])
+    written(session)
+    part = reply(upload=1)
+    part.outcomes.add(call=1)
+    part.more = True
+    receive(session, reply=part)
+    resumed(session, assignments=[1])
+    session.cancel([2])
+    resumed(session)
+    assert driver.lost_calls == [3]
+
+
+def test_a_relay_says_how_many_assignments_it_takes(site, driver):
+    receive(Session("r", "life 1", site, relays=True), capacity=pb.Capacity(assignments=4))
+    assert driver.slots == 4
+
+
+def test_a_worker_takes_one(session):
+    with pytest.raises(Rejected, match="only a relay"):
+        receive(session, capacity=pb.Capacity(assignments=4))
 
 
 def test_a_cancel_stops_a_blob_in_its_middle(session, store):
