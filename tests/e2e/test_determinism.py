@@ -32,12 +32,11 @@ def test_numpy_apps_of_both_apis(digest, apps, app):
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
-def test_compressed_updates(digest, examples, kind):
-    """With one worker, or by relays, sums are fewer bytes and are sent; else, each update is."""
-    short = ("--clients", "10", "--seed", "5", "-c", "num-server-rounds=2")
-    digits = examples / "digits"
+def test_compressed_updates(digest, apps, kind):
+    """Whether workers sum or not, which is decided by what is fewer bytes, and through relays."""
+    same = (apps / "message_api", "--clients", "10", "--seed", "9")
     models = {
-        digest(digits, *short, "--compression", kind, *workers, out="".join(workers))
+        digest(*same, "--compression", kind, *workers, out="".join(workers))
         for workers in (
             ("--workers", "1"),
             ("--workers", "2"),
@@ -46,4 +45,13 @@ def test_compressed_updates(digest, examples, kind):
         )
     }
     assert len(models) == 1
-    assert models != {digest(digits, *short, out="plain")}, "nothing was rounded"
+
+
+def test_compressed_updates_on_torch(digest, examples):
+    short = (examples / "digits", "--clients", "10", "--seed", "5", "-c", "num-server-rounds=2")
+    models = {
+        digest(*short, "--compression", "int8", "--workers", workers, out=f"w{workers}")
+        for workers in ("1", "4")
+    }
+    assert len(models) == 1
+    assert models != {digest(*short, out="plain")}, "nothing was rounded"
