@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import compression, memory, rounds, sessions
+from benchmarks import compression, memory, relays, rounds, sessions
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "memory": memory.peak,
     "cuts": memory.cuts,
     "sessions": sessions.held,
+    "relays": relays.tree,
     "compression": compression.updates,
     "compression-accuracy": compression.accuracy,
     "compression-feedback": compression.feedback,

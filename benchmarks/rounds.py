@@ -27,7 +27,7 @@ PEERS = {"NVFlare": 2.5, "Flower deployment": 7.5}
 
 def empty_round() -> Iterator[dict[str, Any]]:
     """Ten clients, a model of 10 kB, an empty ``train``: what a round costs by itself."""
-    measured = _fedkube(clients=10, megabytes=0.01, tensors=4, rounds=40, changed=-1)
+    measured = fedkube(clients=10, megabytes=0.01, tensors=4, rounds=40, changed=-1)
     seconds = measured["round_s"]
     bare = floor.measure(clients=10, nbytes=10_000, rounds=40)
     yield {
@@ -47,7 +47,7 @@ def table() -> Iterator[dict[str, Any]]:
     """N clients, each with a worker, and M megabytes in 60 tensors, over the floor beside each."""
     for megabytes, clients in TABLE:
         rounds = 12 if megabytes <= 1 else 5
-        measured = _fedkube(clients, megabytes, tensors=60, rounds=rounds, workers=clients)
+        measured = fedkube(clients, megabytes, tensors=60, rounds=rounds, workers=clients)
         bare = floor.measure(clients, int(megabytes * 1e6), rounds)
         ratio = round(measured["round_s"] / bare, 2)
         yield {**measured, "floor_s": round(bare, 4), "over_floor": ratio}
@@ -55,13 +55,13 @@ def table() -> Iterator[dict[str, Any]]:
 
 def adapters() -> Iterator[dict[str, Any]]:
     """A model of 100 arrays of which clients change one: what travels after the first round."""
-    measured = _fedkube(4, 100, tensors=100, rounds=5, changed=1, workers=4)
+    measured = fedkube(4, 100, tensors=100, rounds=5, changed=1, workers=4)
     yield measured
 
 
 def pool() -> Iterator[dict[str, Any]]:
     """A thousand logical clients, a model of 10 kB, an echo: simulation."""
-    measured = _fedkube(1000, 0.01, tensors=1, rounds=20, changed=-1)
+    measured = fedkube(1000, 0.01, tensors=1, rounds=20, changed=-1)
     yield {**measured, "clients_per_s": round(1000 / measured["round_s"])}
 
 
@@ -70,12 +70,12 @@ def startup() -> Iterator[dict[str, Any]]:
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        _fedkube(clients=2, megabytes=0.01, tensors=1, rounds=1, changed=-1)
+        fedkube(clients=2, megabytes=0.01, tensors=1, rounds=1, changed=-1)
         seconds.append(time.perf_counter() - began)
     yield {"run_s": round(statistics.median(seconds), 3)}
 
 
-def _fedkube(
+def fedkube(
     clients: int,
     megabytes: float,
     tensors: int,
@@ -83,13 +83,15 @@ def _fedkube(
     *,
     changed: int = 0,
     workers: int | None = None,
+    relays: int = 0,
 ) -> dict[str, Any]:
     """``changed``: how many tensors the clients change; 0 for all, -1 for none."""
     config = (
         f"megabytes={float(megabytes)} tensors={tensors} num-server-rounds={rounds + 1} "
         f"change={str(changed >= 0).lower()} changed-tensors={max(0, changed)}"
     )
-    how_many = [] if workers is None else ["--workers", str(workers)]
+    how_many = ["--relays", str(relays)]
+    how_many += [] if workers is None else ["--workers", str(workers)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         done = subprocess.run(
@@ -122,5 +124,6 @@ def _fedkube(
             / (2 * clients * model),
             4,
         ),
+        "arrived_bytes": round(statistics.median(each.bytes_up for each in phases[1:] or phases)),
         "server_peak_rss_mb": round(result["server_peak_rss_bytes"] / 1e6),
     }
