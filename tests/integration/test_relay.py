@@ -39,18 +39,19 @@ class World:
         self.server = Server(self.credentials(Role.SERVER), config)
         self._channels: list[object] = []
         self._running: list[asyncio.Task[None]] = []
-        self.port = 0
+        self.port = 0  # of the newest relay
+        self.ports: dict[str, int] = {}
 
     def credentials(self, role, name="run"):
         return harness.credentials(self.trusted, role, name)
 
-    async def relay(self, above: str = "") -> asyncio.Task[None]:
-        """Start a relay, where the last one was."""
+    async def relay(self, above: str = "", name: str = "relay-0") -> asyncio.Task[None]:
+        """Start a relay; again where it was, if it was there."""
         announced = asyncio.get_running_loop().create_future()
         relay = Relay(
-            "relay-0",
-            self.credentials(Role.RELAY, "relay-0"),
-            f"127.0.0.1:{self.port}",
+            name,
+            self.credentials(Role.RELAY, name),
+            f"127.0.0.1:{self.ports.get(name, 0)}",
             Path(tempfile.gettempdir()),
             announced.set_result,
         )
@@ -58,7 +59,8 @@ class World:
         await asyncio.wait({running, announced}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        self.port = announced.result()
+        self.port = self.ports[name] = announced.result()
+        self.now = relay
         self._running.append(running)
         return running
 
@@ -246,6 +248,21 @@ def test_the_updates_of_many_arrive_as_one_sum(most):
     play(scenario)
 
 
+def test_a_relay_below_a_relay():
+    async def scenario(world):
+        await world.relay()
+        await world.relay(f"127.0.0.1:{world.port}", name="relay-1")
+        for number in range(2):
+            world.agent(f"worker-{number}")
+        for first in (0, 10):
+            fold = world.submit(1, 2, 3, 4, 5, call=first)
+            await world.answered(*range(first + 1, first + 6))
+            np.testing.assert_array_equal(fold.mean()["w"], VALUES + np.float32(1))
+        assert world.server.driver.workers == 2
+
+    play(scenario)
+
+
 def test_as_many_assignments_come_as_there_are_workers():
     async def scenario(world):
         await world.relay()
@@ -337,8 +354,8 @@ def test_an_update_that_cannot_be_made_again_has_failed():
     play(scenario)
 
 
-def test_a_call_that_is_taken_back_when_it_was_held_does_not_block_its_client():
-    """Its client may be served again, though nobody above asks for the sum that it is in."""
+def test_a_call_that_is_taken_back_when_it_was_held_is_not_held_for_ever():
+    """Nobody above asks for the sum that it is in; its client is served again."""
 
     async def scenario(world):
         await world.relay()
@@ -352,6 +369,8 @@ def test_a_call_that_is_taken_back_when_it_was_held_does_not_block_its_client():
         await worker.keep(task)
         assert {(await world.server.outcome())[0] for _ in range(2)} == {1, 2}
         serving = asyncio.create_task(worker.serve_all(change=5.0))
+        desk = world.now._upstream._desk
+        await until(lambda: desk._uploads.assignments == [] and not desk.held)
         fold = world.submit(1, 2, call=10)
         await world.answered(11, 12)
         np.testing.assert_array_equal(fold.mean()["w"], VALUES + np.float32(5))

@@ -168,8 +168,8 @@ class Desk:
             call.message.untold.discard(call.id)
             self._send_sum(call.message)
         if any(call.number in refused and call.held for call in calls):
-            # It was taken back when its client had answered. It cannot be taken out of a sum, and
-            # its client is not served again while it is in one: the server will say what counts.
+            # It was taken back when its client had answered. It cannot be taken out of a sum, which
+            # would be kept for ever: the server says of the others in it that they count no more.
             self.flush()
         self._prune()
 
