@@ -216,7 +216,7 @@ class Driver:
         """A relay takes so many assignments at a time."""
         if self._sessions.get(session.name) is session:
             self._perform(self._dispatcher.widen(session.name, slots))
-            self.changed()
+            self._tell_seated()
 
     def flush(self) -> None:
         """Have the workers send the sums that they hold."""
