@@ -54,10 +54,9 @@ def content_of(size=SIZE):
 
 
 def submit(server, number, kind, bound=False, admit=lambda answer: None, fold=None):
-    data = memoryview(MODEL.tobytes())
-    server.submit_content(
-        number, content_of(), [data], admit, fold=fold, compression=kind, bound=bound
-    )
+    """The call of this number, always for the same client."""
+    task = {"base": number, "compression": kind, "bound": bound}
+    server.submit_content(1, content_of(), [memoryview(MODEL.tobytes())], admit, fold, **task)
 
 
 # ------------------------------------------------------------- a real worker
