@@ -29,6 +29,7 @@ from pathlib import Path
 
 from tests.cluster import (
     binaries,
+    buildah,
     containerd,
     fake_nodes,
     helper,
@@ -68,6 +69,7 @@ def take_down() -> None:
     """What is built is kept."""
     with alone(settings.LOCK):
         node.down()
+        buildah.unmount()
 
 
 def _cluster() -> None:

@@ -164,9 +164,18 @@ def stream(name: str, reference: str) -> subprocess.Popen[bytes]:
     )
 
 
+def unmount() -> None:
+    """What builds that were cut short have left mounted."""
+    store = str(settings.CACHE / "buildah")
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((each for each in mounted if each.startswith(store)), reverse=True):
+        run("umount", place, check=False)
+
+
 def forget_others(wanted: Iterable[str]) -> None:
     """Remove every image but these and what they are made of."""
     keep = set(wanted)
+    run(*BUILDAH, "rm", "--all", quiet=True, check=False)  # of builds that were cut short
     listed = output(*BUILDAH, "images", "--format", "{{.Name}}:{{.Tag}}").split()
     others = [name for name in listed if name not in keep and "<none>" not in name]
     if others:

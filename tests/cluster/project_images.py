@@ -28,7 +28,8 @@ _NOT_INPUTS = ("__pycache__", ".pyc")
 # Where clients/Dockerfile puts the code, and with which stage everything else ends.
 _CODE = "/usr/lib/fedkube"
 _RUNTIME = "runtime"
-# The stage before it. It has a name of its own here, or its layers would be forgotten.
+_CODE_STAGE = "code"
+# The stage before the runtime. It has a name of its own here, or its layers would be forgotten.
 _PACKAGES = "packages"
 
 
@@ -95,8 +96,12 @@ def build_all() -> list[Built]:
     pause = builder.pause()
     base = builder.base()
     runtime = builder.runtime(base)
-    client = builder.client(runtime)
-    images = [pause, client, *(builder.derived(each, runtime, client) for each in DERIVED)]
+    code = builder.code()
+    images = [
+        pause,
+        builder.client(runtime, code),
+        *(builder.derived(each, runtime, code) for each in DERIVED),
+    ]
     buildah.forget_others(builder.kept)
     return images
 
@@ -137,30 +142,37 @@ class _Builder:
                     self._build(dockerfile, settings.ROOT, stored, "--target", stage)
         return key
 
-    def client(self, runtime: str) -> Built:
-        key = key_of(runtime, digest(settings.ROOT, _CODE_INPUTS))
-        stored = self._keep(f"localhost/{CLIENT}:{key}")
+    def code(self) -> str:
+        """The name of an image that holds FedKube's code."""
+        key = key_of(digest(settings.ROOT, (_CLIENT_DOCKERFILE, ".dockerignore", *_CODE_INPUTS)))
+        stored = self._keep(f"localhost/{CLIENT}-{_CODE_STAGE}:{key}")
         if not buildah.has(stored):
-            with _Told(CLIENT):
-                self._build(settings.ROOT / _CLIENT_DOCKERFILE, settings.ROOT, stored)
-        return Built(stored, _reference(CLIENT), key)
+            with _Told("FedKube's code"):
+                dockerfile = settings.ROOT / _CLIENT_DOCKERFILE
+                self._build(dockerfile, settings.ROOT, stored, "--target", _CODE_STAGE)
+        return stored
 
-    def derived(self, image: DerivedImage, runtime: str, client: Built) -> Built:
+    def client(self, runtime: str, code: str) -> Built:
+        return self._with_code(CLIENT, f"localhost/{CLIENT}-{_RUNTIME}:{runtime}", code)
+
+    def derived(self, image: DerivedImage, runtime: str, code: str) -> Built:
         own = digest(settings.ROOT, (image.dockerfile, *image.inputs))
         lower = self._keep(f"localhost/{image.name}-{_RUNTIME}:{key_of(runtime, own)}")
-        key = key_of(client.key, own)
-        stored = self._keep(f"localhost/{image.name}:{key}")
         if not buildah.has(lower):
             with _Told(f"what {image.name} needs"):
                 context = settings.ROOT / image.context
                 start = f"localhost/{CLIENT}-{_RUNTIME}:{runtime}"
                 self._build(settings.ROOT / image.dockerfile, context, lower, "--from", start)
+        return self._with_code(image.name, lower, code)
+
+    def _with_code(self, name: str, lower: str, code: str) -> Built:
+        key = key_of(lower, code)
+        stored = self._keep(f"localhost/{name}:{key}")
         if not buildah.has(stored):
-            with _Told(image.name), tempfile.TemporaryDirectory() as folder:
-                text = f"FROM {lower}\nCOPY --from={client.stored} {_CODE} {_CODE}\n"
-                dockerfile = write(Path(folder) / "Dockerfile", text)
-                self._build(dockerfile, Path(folder), stored)
-        return Built(stored, _reference(image.name), key)
+            with _Told(name), tempfile.TemporaryDirectory() as folder:
+                text = f"FROM {lower}\nCOPY --from={code} {_CODE} {_CODE}\n"
+                self._build(write(Path(folder) / "Dockerfile", text), Path(folder), stored)
+        return Built(stored, f"docker.io/library/{name}:{VERSION}", key)
 
     def _build(self, dockerfile: Path, context: Path, tag: str, *options: str) -> None:
         buildah.build(dockerfile, context, tag, *options, log=self._log)
@@ -168,10 +180,6 @@ class _Builder:
     def _keep(self, stored: str) -> str:
         self.kept.append(stored)
         return stored
-
-
-def _reference(name: str) -> str:
-    return f"docker.io/library/{name}:{VERSION}"
 
 
 class _Told:
