@@ -24,7 +24,7 @@ from fedkube.wire.limits import BATCH_CALLS, BATCH_S
 from fedkube_server.blobs import StoredBlob
 from fedkube_server.folds import Fold, Sent
 from fedkube_server.landing import Landed
-from fedkube_server.unpacking import Unpacking
+from fedkube_server.unpacking import Unpacked, Unpacking
 
 log = logging.getLogger("fedkube.server")
 
@@ -393,6 +393,7 @@ class Driver:
                 if reason is None and not outcome.held:
                     reason = await _off_loop(nbytes, fold.unfit, outcome, landed)
                 return reason or live.task.admit(answer)
+            await _off_loop(nbytes, _unpack, outcome, landed)
             return await _off_loop(nbytes, live.task.admit, answer)
         except Rejected as error:
             return error.message
@@ -588,6 +589,13 @@ def _unpackings(message: Outgoing, outcome: pb.Outcome, first: int) -> list[Unpa
         )
         packed.replace(item, number)
     return unpackings
+
+
+def _unpack(outcome: pb.Outcome, landed: Sequence[Landed]) -> None:
+    """Write compressed arrays out; Rejected where their bytes lie, whether or not anyone looks."""
+    for item in packed.arrays(outcome.content):
+        if item.blob < len(landed) and isinstance(landed[item.blob], Unpacked):
+            landed[item.blob].view()
 
 
 class _Views(Sequence[memoryview]):
