@@ -6,6 +6,7 @@
     ├── Usage          the command line is wrong            -> correct it
     ├── AppInvalid     the app cannot be loaded             -> mend the app
     ├── Environment    this machine lacks something         -> free it, install it
+    ├── Gone           what was watched is no more          -> begin another
     └── Rejected       what a peer sent breaks a rule       -> drop it, tell the peer
 
 Every error is one sentence that says what is wrong, and where possible a hint that says what to do.
@@ -59,6 +60,12 @@ class Environment(FedKubeError):
     """This machine lacks something: a free port, disk space, a package."""
 
     exit_code = Exit.ENVIRONMENT
+
+
+class Gone(FedKubeError):
+    """What was watched was deleted meanwhile."""
+
+    exit_code = Exit.RUN_FAILED
 
 
 class Rejected(FedKubeError):

@@ -13,18 +13,12 @@ from fedkube.cli.cluster import runs
 from fedkube.cli.cluster.connection import connect
 from fedkube.cli.cluster.options import Context, Format, Name, Namespace, Output, note, print_json
 from fedkube.cli.cluster.views import view_for
-from fedkube.core.errors import Exit, FedKubeError
+from fedkube.core.errors import Exit, Gone
 
 if TYPE_CHECKING:
     from fedkube.cli.cluster.api import Api
 
 Object = dict[str, Any]
-
-
-class _Deleted(FedKubeError):
-    """The run was deleted while it was watched."""
-
-    exit_code = Exit.RUN_FAILED
 
 
 def watch(
@@ -63,7 +57,7 @@ def follow_to_the_end(
                 if runs.status(seen).state.final:
                     break
             else:
-                raise _Deleted(f"run {run!r} was deleted")
+                raise Gone(f"run {run!r} was deleted")
         view.conclude(seen)
     except KeyboardInterrupt:
         # Ctrl-C again, while these lines are printed, is not to end in a traceback.
