@@ -155,7 +155,7 @@ def run(
         app=loaded.name,
         spec=spec,
         versions=_versions(),
-        plan=plan.why,
+        plan=f"{plan.why}, below {_relays(relays)}" if relays else plan.why,
         workers=len(plan.workers),
         created_at=now,
     )
@@ -207,6 +207,10 @@ def _in_range(option: str, value: int, low: int, high: int | None = None) -> int
         upper = "" if high is None else f" and at most {high}"
         raise Usage(f"{option} is {value}, and must be at least {low}{upper}")
     return value
+
+
+def _relays(count: int) -> str:
+    return "1 relay" if count == 1 else f"{count} relays"
 
 
 def _versions() -> dict[str, str]:
