@@ -15,15 +15,19 @@ HELP = (
 )
 
 
-def read(words: list[str], clients: int) -> Cohort:
-    """The cohort that the option's words say; Usage where they say nothing that can be."""
+def read(words: list[str], clients: int | None = None) -> Cohort:
+    """The cohort that the option's words say; Usage where they say nothing that can be.
+
+    ``clients``: of the run; None: somebody else checks whether there are enough.
+    """
     given = project.parse_overrides(words)
     for key in given:
         if key not in _FIELDS:
             raise Usage(f"a cohort has no {key!r}", hint=f"it has {', '.join(_FIELDS)}")
     try:
         cohort = Cohort.model_validate({_FIELDS[key]: value for key, value in given.items()})
-        cohort.check(clients)
+        if clients is not None:
+            cohort.check(clients)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]).replace("_", "-")

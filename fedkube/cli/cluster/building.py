@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedkube.api.v1alpha1 import ConfigValue
+from fedkube.api.v1alpha1 import Cohort, ConfigValue
 from fedkube.api.v1alpha1 import federated_run as api
 from fedkube.app.project import DEFAULT_CLIENTS, Project
 from fedkube.cli.cluster import manifests
@@ -49,6 +49,8 @@ class Wishes:
     workers: int = 1
     run_config: dict[str, ConfigValue] = field(default_factory=dict)
     seed: int | None = None
+    cohort: Cohort = field(default_factory=Cohort)
+    compression: str | None = None
     gpus: str = ""
     cpu: str = ""
     memory: str = ""
@@ -87,6 +89,8 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
                 "pod": _pod(wishes, wishes.cpu, wishes.memory, _accelerators(wishes.gpus)),
             }
         ),
+        "cohort": wishes.cohort.model_dump(by_alias=True, exclude_defaults=True),
+        "compression": wishes.compression,
         "server": _given({"storage": _given(storage), "pod": _server_pod(wishes)}),
         "activeDeadlineSeconds": _duration("--deadline", wishes.deadline),
         "ttlSecondsAfterFinished": _duration("--ttl", wishes.ttl),

@@ -10,12 +10,14 @@ import typer
 import yaml
 
 from fedkube.app import bundle, project
+from fedkube.cli import cohorts
 from fedkube.cli.cluster import building, manifests
 from fedkube.cli.cluster.building import Wishes
 from fedkube.cli.cluster.connection import connect
 from fedkube.cli.cluster.options import Context, Namespace, note
 from fedkube.cli.cluster.watch import follow_to_the_end
 from fedkube.core.errors import AppInvalid, Usage
+from fedkube.core.quantisation import Compression
 
 if TYPE_CHECKING:
     from fedkube.cli.cluster.api import Api
@@ -78,6 +80,14 @@ def submit(
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Same seed, same model.", show_default=False)
+    ] = None,
+    cohort: Annotated[
+        list[str] | None,
+        typer.Option("--cohort", help="As `fedkube run` takes it.", show_default=False),
+    ] = None,
+    compression: Annotated[
+        Compression | None,
+        typer.Option("--compression", help="As `fedkube run` takes it.", show_default=False),
     ] = None,
     gpus: Annotated[
         str,
@@ -199,6 +209,8 @@ def submit(
             workers=workers,
             run_config=project.parse_overrides(run_config or []),
             seed=seed,
+            cohort=cohorts.read(cohort or []),
+            compression=compression.value if compression else None,
             gpus=gpus,
             cpu=cpu,
             memory=memory,

@@ -120,6 +120,13 @@ def test_what_pods_get(fedkube, app):
     assert spec["activeDeadlineSeconds"] == 5400
 
 
+def test_rounds_are_described_as_on_a_laptop(fedkube, app):
+    words = ("--cohort", "fraction=0.5 deadline-seconds=60", "--compression", "int8")
+    spec = spec_of(fedkube, app, *words)
+    assert spec["cohort"] == {"fraction": 0.5, "deadlineSeconds": 60}
+    assert spec["compression"] == "int8"
+
+
 def test_accelerators_of_another_name(fedkube, app):
     spec = spec_of(fedkube, app, "--gpus", "amd.com/gpu=1")
     assert spec["pool"]["pod"]["resources"]["limits"] == {"amd.com/gpu": 1}
@@ -147,6 +154,9 @@ def test_what_was_not_asked_for_is_left_to_the_cluster(fedkube, app):
         (("--ttl", "soon"), "--ttl is 'soon'"),
         (("--deadline", "0"), "--deadline: must be greater than or equal to 1, and is 0"),
         (("--path", "/app"), "give --image too"),
+        (("--cohort", "size=3"), "a cohort has no 'size'"),
+        (("--cohort", "minimum=99"), "cohort.minimum is 99, and the run has 6 clients"),
+        (("--compression", "zip"), "'zip' is not one of"),
         (("-c", "nope=1"), "no run config key 'nope'"),
         (("--watch", "--dry-run"), "nothing to --watch"),
     ],
