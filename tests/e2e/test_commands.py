@@ -132,7 +132,7 @@ def test_a_cluster_that_does_not_answer_is_told_as_such(fedkube, tmp_path):
     (tmp_path / "config").write_text(json.dumps(config))
     done = fedkube("ls", KUBECONFIG=str(tmp_path / "config"))
     assert done.returncode == 5
-    assert "does not answer" in done.stderr
+    assert "nobody answers at https://127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
 
 
