@@ -101,6 +101,11 @@ def kubelet(minor: int) -> dict[str, Any]:
         "syncFrequency": "10s",
         "fileCheckFrequency": "5s",
         "nodeStatusUpdateFrequency": "1s",
+        # By default it asks five times a second, of which its own status takes two: after an
+        # outage pods would wait for their Secrets.
+        "kubeAPIQPS": 100,
+        "kubeAPIBurst": 200,
+        "eventRecordQPS": 0,
         "configMapAndSecretChangeDetectionStrategy": "Watch",
     }
     if minor >= 31:

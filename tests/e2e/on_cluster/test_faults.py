@@ -101,7 +101,7 @@ def test_a_node_is_drained(cluster: Cluster, slow_run: Callable[..., str], tmp_p
     drain = ("drain", node, "--force", "--delete-emptydir-data", "--ignore-daemonsets")
     role = f"--pod-selector=fedkube.io/run={run},fedkube.io/role"
     try:
-        done = cluster.try_kubectl(*drain, f"{role}=worker", "--timeout=60s")
+        done = cluster.try_kubectl(*drain, f"{role}=worker", "--timeout=100s")
         assert done.returncode == 0, done.stderr
         refused = cluster.try_kubectl(*drain, f"{role}=server", "--timeout=4s")
         assert refused.returncode != 0
@@ -125,6 +125,8 @@ def test_a_node_is_drained(cluster: Cluster, slow_run: Callable[..., str], tmp_p
 def test_a_quota_that_is_used_up_is_told_and_waited_for(
     cluster: Cluster, slow_run: Callable[..., str]
 ) -> None:
+    # Those of other tests' runs are on their way out, and are not to make room.
+    cluster.until(lambda: not cluster.get("pods", "-l", "fedkube.io/run"), "end of other runs")
     there = len(cluster.get("pods", "--field-selector=status.phase!=Succeeded"))
     quota: dict[str, Any] = {
         "apiVersion": "v1",
