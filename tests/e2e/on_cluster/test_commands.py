@@ -126,7 +126,7 @@ def test_a_stream_of_logs_and_a_watch_outlive_the_server_pod(
 def test_a_watch_outlives_the_api_server(
     cluster: Cluster, start: Callable[..., str], daemons: Callable[[str, str], None]
 ) -> None:
-    run = start(rounds=2000)
+    run = start(rounds=700)
     watch = begin(cluster, "watch", run)
     cluster.until(lambda: cluster.status(run)["state"] == "Running", "start")
     daemons("stop", "apiserver")
