@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
+# Most of a test is waiting for processes to start; more at a time would make each too slow.
+APART  := -n 2 --dist loadgroup
+
 .PHONY: help venv run test unit cluster cluster-down e2e bench proto crd docs clean
 
 help: ## list the targets
@@ -35,11 +38,13 @@ test: $(STAMP) ## everything that has to hold: style, types, layers, generated c
 	$(BIN)/python docs/generate.py --check
 	@echo "==> the cluster of the tests: nothing to do when it is built"
 	$(BIN)/python -m tests.cluster prepare
-	@echo "==> pytest"
-	$(BIN)/pytest
+	@echo "==> pytest: all but the cluster, on two processors"
+	$(BIN)/pytest $(APART) --ignore tests/e2e/on_cluster
+	@echo "==> pytest: the cluster"
+	$(BIN)/pytest tests/e2e/on_cluster
 
 unit: $(STAMP) ## the fast tests alone
-	$(BIN)/pytest tests/unit tests/property tests/integration
+	$(BIN)/pytest $(APART) tests/unit tests/property tests/integration
 
 cluster: $(STAMP) ## a real Kubernetes on this machine (Debian, root), with the images in it
 	$(BIN)/python -m tests.cluster cluster

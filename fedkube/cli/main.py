@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedkube import __version__
-from fedkube.cli import doctor, new, run
+from fedkube.cli import doctor, new, resume, run
 from fedkube.cli.cluster import events, lifecycle, logs, pull, show, submit, watch
 from fedkube.core.errors import Exit, FedKubeError
 
@@ -35,6 +35,7 @@ app = typer.Typer(
     + " · ".join(f"[bold]{code.value}[/bold] {text}" for code, text in EXIT_CODES.items()),
 )
 app.command("run")(run.run)
+app.command("resume")(resume.resume)
 app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
 for _verb in (
@@ -45,7 +46,6 @@ for _verb in (
     events.events,
     logs.logs,
     lifecycle.stop,
-    lifecycle.resume,
     pull.pull,
     lifecycle.delete,
 ):

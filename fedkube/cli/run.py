@@ -160,6 +160,18 @@ def run(
         created_at=now,
     )
     folder.write_record(record)
+    see_through(folder, record, plan, relays, as_json, progress)
+
+
+def see_through(
+    folder: RunFolder,
+    record: RunRecord,
+    plan: planner.Plan,
+    relays: int,
+    as_json: bool,
+    progress: bool,
+) -> None:
+    """Launch the run in a folder, show it, and leave with the exit code of its end."""
     console = PatientConsole(stderr=as_json, highlight=False)
     with view_for(console, record, progress) as view:
         ended = asyncio.run(Launcher(folder, plan, view, relays).run())

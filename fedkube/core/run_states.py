@@ -16,7 +16,7 @@ class RunState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether it has ended."""
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED)
 
 
@@ -27,6 +27,7 @@ class RunEvent(StrEnum):
     FINISHED = "finished"
     BROKE = "broke"
     STOPPED = "stopped"
+    RESUMED = "resumed"
 
 
 TABLE: dict[tuple[RunState, RunEvent], RunState] = {
@@ -36,6 +37,11 @@ TABLE: dict[tuple[RunState, RunEvent], RunState] = {
     (RunState.RUNNING, RunEvent.FINISHED): RunState.SUCCEEDED,
     (RunState.RUNNING, RunEvent.BROKE): RunState.FAILED,
     (RunState.RUNNING, RunEvent.STOPPED): RunState.STOPPED,
+    # A run that has not ended well may be taken up again from its journal.
+    (RunState.PENDING, RunEvent.RESUMED): RunState.PENDING,
+    (RunState.RUNNING, RunEvent.RESUMED): RunState.PENDING,
+    (RunState.FAILED, RunEvent.RESUMED): RunState.PENDING,
+    (RunState.STOPPED, RunEvent.RESUMED): RunState.PENDING,
 }
 
 

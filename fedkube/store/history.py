@@ -61,6 +61,14 @@ class Round:
             if not isinstance(value, list)
         }
 
+    def went_as(self, earlier: Round) -> None:
+        """Take over how long it took, and what it cost, when it was not only recalled."""
+        self.seconds = earlier.seconds
+        for name, phase in self.phases.items():
+            if (before := earlier.phases.get(name)) is not None:
+                phase.seconds = before.seconds
+                phase.bytes_up, phase.bytes_down = before.bytes_up, before.bytes_down
+
     @property
     def counted(self) -> bool:
         """Whether anything came of the round."""

@@ -8,6 +8,7 @@
 ``checkpoints/``         the arrays after each round that was to be kept
 ``metrics.png``          the curves
 ``log.txt``              everything that server and clients printed
+``journal``              what was acknowledged, from which an unfinished run is resumed
 =======================  =========================================================================
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -29,10 +31,13 @@ from fedkube.api.v1alpha1 import RunSpec
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store import atomic, history
+from fedkube.store.journal import Journal
 
 # Takes up space from the start, so that on a full disk there is some for the last record.
 _BALLAST = ".ballast"
 _BALLAST_BYTES = 64 * 1024
+
+_JOURNAL = "journal"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -65,7 +70,9 @@ class RunRecord(BaseModel):
     started_at: datetime | None = Field(default=None, description="when the server was up")
     ended_at: datetime | None = None
     duration_s: float = Field(
-        default=0.0, description="seconds, from the server's start to its end"
+        default=0.0,
+        description="seconds, from the server's start to its end; of a run that was resumed, those "
+        "of all servers that could still write it down",
     )
     rounds: int = Field(default=0, description="the last round that anything came of")
     clients: int = Field(
@@ -117,8 +124,28 @@ class RunFolder:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Environment(f"cannot make the folder {path}: {error.strerror}") from None
-        atomic.write(path / _BALLAST, bytes(_BALLAST_BYTES))
-        return cls(path)
+        folder = cls(path)
+        folder.restore_ballast()
+        return folder
+
+    def restore_ballast(self) -> None:
+        """Keep some space for writing down how the run ended."""
+        atomic.write(self.path / _BALLAST, bytes(_BALLAST_BYTES))
+
+    def journal(self, run_id: str) -> Journal:
+        """The run's journal, open; Usage if another process has it open."""
+        return Journal(self.path / _JOURNAL, run_id, self._journal_limit())
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether there is one: none of a run that has ended well, or whose disk was too small."""
+        return (self.path / _JOURNAL).exists()
+
+    def _journal_limit(self) -> int:
+        """Half of what is free: models, checkpoints and updates need room as well."""
+        there = self.path / _JOURNAL
+        size = there.stat().st_size if there.exists() else 0
+        return size + shutil.disk_usage(self.path).free // 2
 
     def drop_ballast(self) -> None:
         """Give back the space that was kept for writing down how the run ended."""
@@ -165,6 +192,12 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("round-*.safetensors"))
+
+    def drop_checkpoints(self, since: int) -> None:
+        """Delete those of the rounds from ``since`` on."""
+        for path in self.checkpoints():
+            if path >= self._checkpoint(since):
+                path.unlink(missing_ok=True)
 
     def _checkpoint(self, number: int) -> Path:
         return self.path / "checkpoints" / f"round-{number:06d}.safetensors"

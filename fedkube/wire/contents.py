@@ -25,6 +25,11 @@ def renumber(content: pb.Content, new: Callable[[int], int]) -> None:
         entry.blob = new(entry.blob)
 
 
+def encoded(content: pb.Content) -> bytes:
+    """The content as bytes; the same content always gives the same."""
+    return content.SerializeToString(deterministic=True)
+
+
 def get_value(entry: pb.Value) -> Any:
     """The value of an entry that is no blob."""
     kind = entry.WhichOneof("kind")

@@ -181,6 +181,10 @@ class Driver:
         """Queue the tasks, in this order."""
         self._loop.call_soon_threadsafe(self._submit, tasks)
 
+    def remember(self, client: int, state: ClientState) -> None:
+        """A client's state after a call that is not made again."""
+        self._loop.call_soon_threadsafe(self._states.__setitem__, client, state)
+
     def withdraw(self, ids: Iterable[int], code: pb.Failure.Code, reason: str) -> None:
         """Stop waiting for tasks; those that are not over are settled with this failure.
 

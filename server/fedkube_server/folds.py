@@ -224,6 +224,12 @@ class Fold:
                 }
             return self._mean
 
+    def restore(self, mean: Mapping[str, Array], weights: Sequence[float]) -> None:
+        """Take the mean of updates that were counted before the server was begun again."""
+        with self._lock:
+            assert not self._weights, "updates have been counted already"
+            self._mean, self._weights = dict(mean), list(weights)
+
     def _mean_of(self, name: str, total: float) -> Array:
         unchanged = self._unchanged[name]
         if len(unchanged) == 1 and not self._sums[name]:

@@ -26,6 +26,7 @@ from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunEvent
 from fedkube.core.tasks import Dispatcher
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store.journal import Journal
 from fedkube.store.run_folder import RunFolder
 from fedkube.wire import channels
 from fedkube.wire.arguments import credentials_of, options_for_credentials
@@ -38,6 +39,7 @@ from fedkube_server.flower.grid import ExchangeGrid, Federation
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import GRACE_S, Ending, Halt, Halted
 from fedkube_server.landing import Spool
+from fedkube_server.past import Past
 from fedkube_server.recorder import Recorder
 from fedkube_server.seats import Seats
 
@@ -51,19 +53,24 @@ _EXIT_S = 5.0
 
 
 class ServerProcess:
-    """One run's server. ``announce``: called with the port when workers may come."""
+    """One run's server.
+
+    ``announce``: called with the port when workers may come. ``journal``: what earlier lives of the
+    server have committed, and where this one commits.
+    """
 
     def __init__(
         self,
         folder: RunFolder,
         credentials: channels.Credentials,
         announce: Callable[[int], None],
+        journal: Journal | None = None,
     ) -> None:
         self._folder = folder
         self._credentials = credentials
         self._announce = announce
         self._record = folder.read_record()
-        self._began = time.monotonic()
+        self._began, self._before = time.monotonic(), self._record.duration_s
         self._halt = Halt()
         self._loop = asyncio.new_event_loop()
         self._store = BlobStore()
@@ -79,7 +86,9 @@ class ServerProcess:
             self._record,
             time.monotonic,
             lambda: (self._driver.bytes_up, self._driver.bytes_down),
+            earlier=folder.read_history() if journal is not None and journal.stored else (),
         )
+        self._past = Past(journal)
         self._seats = Seats(spec.sites, spec.cohort.minimum, self._halt)
         self._driver.seated = self._seats.seated
         self._number = app.run_number(self._record.run_id)
@@ -135,7 +144,9 @@ class ServerProcess:
             says = stated(spec.run_config)
         except AppInvalid as error:
             return Ending.of(error)
-        tracker = Tracker(self._recorder, self._halt, federation.node_ids, says, spec.cohort)
+        tracker = Tracker(
+            self._recorder, self._halt, federation.node_ids, says, spec.cohort, self._past
+        )
         grid = ExchangeGrid(
             app.describe(self._record.run_id),
             federation,
@@ -145,7 +156,10 @@ class ServerProcess:
             self._recorder,
             self._halt,
             self._seats,
+            self._past,
         )
+        if self._past.left:
+            log.info("going on: %d replies of earlier are there", self._past.left)
         try:
             ending = app.execute(spec, grid, tracker, self._number)
         except Halted:
@@ -169,7 +183,8 @@ class ServerProcess:
             self._record.spec.server.listen, self._credentials, self._exchange.handlers()
         )
         await server.start()
-        self._record.started_at = datetime.now(UTC)
+        if self._record.started_at is None:
+            self._record.started_at = datetime.now(UTC)
         self._recorder.started()
         self._announce(port)
         return server
@@ -223,9 +238,10 @@ class ServerProcess:
                 ending.details,
             )
             record.ended_at = datetime.now(UTC)
-            record.duration_s = time.monotonic() - self._began
+            record.duration_s = self._before + time.monotonic() - self._began
             try:
                 self._recorder.finish(ending.event)
+                self._past.close(delete=ending.event is RunEvent.FINISHED)
             except FedKubeError as error:
                 log.error("%s", error.message)
                 return error.exit_code
@@ -273,7 +289,13 @@ def main() -> None:
             with os.fdopen(options.ready_fd, "w") as pipe:
                 pipe.write(json.dumps({"port": port}) + "\n")
 
-    server = ServerProcess(RunFolder(options.folder), credentials_of(options), announce)
+    folder = RunFolder(options.folder)
+    try:
+        journal = folder.journal(folder.read_record().run_id)
+    except FedKubeError as error:
+        log.error("%s", error.message)
+        sys.exit(error.exit_code)
+    server = ServerProcess(folder, credentials_of(options), announce, journal)
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, server)
     leave(server.run())

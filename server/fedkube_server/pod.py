@@ -1,6 +1,6 @@
 """The server in a pod: its orders come in a file, and the run's end goes to Kubernetes.
 
-A pod that takes another's place begins the run anew in the same folder; one whose run had ended
+A pod that takes another's place goes on from what that one has committed; one whose run had ended
 says so again.
 """
 
@@ -36,7 +36,11 @@ def begin(folder: Path, orders: bytes) -> RunRecord:
         record = there.read_record()
         if record.state.final:
             return record
-        # Nothing of an unfinished life may pass for this one's.
+        if there.has_journal:
+            record.state = move(record.state, RunEvent.RESUMED)
+            there.write_record(record)
+            return record
+        # It was given up. Nothing of an unfinished life may pass for this one's.
         for path in (folder / "run.json", *folder.glob("history.*"), *there.checkpoints()):
             path.unlink(missing_ok=True)
     record = RunRecord.model_validate_json(orders, by_name=True)
@@ -109,7 +113,8 @@ def main() -> None:
         record = begin(options.folder, options.orders.read_bytes())
         code = 0
         if record.state is RunState.PENDING:
-            code = ServerProcess(folder, credentials_of(options), lambda port: None).run()
+            journal = folder.journal(record.run_id)
+            code = ServerProcess(folder, credentials_of(options), lambda port: None, journal).run()
             record = folder.read_record()
     except FedKubeError as error:
         sys.exit(f"fedkube: {error.message}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedkube.core.errors import FedKubeError
@@ -35,6 +35,7 @@ class Recorder:
 
     ``monotonic``: seconds that never jump. ``counters``: bytes up and down so far.
     ``changed``: called, from any thread, whenever a watcher would see something new.
+    ``earlier``: the rounds that earlier lives of the server have committed, which are on disk.
     """
 
     def __init__(
@@ -44,13 +45,18 @@ class Recorder:
         monotonic: Callable[[], float],
         counters: Counters,
         changed: Callable[[], None] = lambda: None,
+        earlier: Sequence[Round] = (),
     ) -> None:
         self.record = record
         self.rounds_planned = 0
         self.changed = changed
         self._folder = folder
         self._monotonic = monotonic
-        self._counters = counters
+        phases = [phase for each in earlier for phase in each.phases.values()]
+        up, down = (sum(each.bytes_up for each in phases), sum(each.bytes_down for each in phases))
+        self._counted = up, down
+        self._live = counters
+        self._earlier = {each.round: each for each in earlier}
         self._lock = threading.RLock()
         self._writing = threading.RLock()  # held while files are written, before the other
         self._rounds: list[Round] = []
@@ -173,6 +179,11 @@ class Recorder:
                 if not self._dirty or not self._rounds:
                     return
                 current = self._rounds[-1]
+                earlier = self._earlier.get(current.round)
+                if earlier is not None:
+                    current.went_as(earlier)
+                    self._written, self._dirty = len(self._rounds), False
+                    return
                 if current.round:  # round 0 is only what the app measured before the first
                     current.seconds = self._monotonic() - self._round_began
                 arrays = self._arrays if self._checkpoint_due(current.round) else None
@@ -191,6 +202,15 @@ class Recorder:
             with self._lock:
                 self._written = ended
         self.changed()
+
+    def asking(self) -> None:
+        """Clients are asked: from the current round on, nothing of an earlier life's holds."""
+        if not self._earlier:
+            return
+        with self._writing, self._lock:
+            current = self._rounds[-1].round if self._rounds else 0
+            self._earlier = {}
+            self._folder.drop_checkpoints(current)
 
     def _checkpoint_due(self, number: int) -> bool:
         every = self.record.spec.checkpoints.every
@@ -231,6 +251,11 @@ class Recorder:
         self.changed()
         if trouble is not None:
             raise trouble
+
+    def _counters(self) -> tuple[int, int]:
+        """Bytes up and down, of all lives of the server."""
+        up, down = self._live()
+        return self._counted[0] + up, self._counted[1] + down
 
     @property
     def bytes_received(self) -> int:

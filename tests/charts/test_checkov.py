@@ -14,6 +14,8 @@ import chart
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("checkov")  # it is installed once
+
 # It pins its dependencies to versions that Flower does not take: it has a place of its own.
 VERSION = "3.3.30"
 HOME = Path(os.environ.get("FEDKUBE_CACHE") or Path.home() / ".cache" / "fedkube")

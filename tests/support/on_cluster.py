@@ -93,6 +93,16 @@ class Cluster:
             env=self.environment,
         )
 
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """A fedkube command that goes on meanwhile."""
+        return subprocess.Popen(
+            [FEDKUBE, *words, "-n", SPACE],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+
     def status(self, run: str) -> dict[str, Any]:
         """What `fedkube get` says of a run."""
         done = self.fedkube("get", run, "--json")

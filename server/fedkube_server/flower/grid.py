@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import threading
 import time
 import uuid
@@ -18,18 +19,22 @@ from flwr.supercore.run import Run
 
 from fedkube.app.records import Encoder
 from fedkube.core import ids
-from fedkube.core.errors import Rejected
+from fedkube.core.errors import FedKubeError, Rejected
 from fedkube.core.quantisation import Compression
 from fedkube.core.tasks import Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, frames, packed
 from fedkube.wire.limits import BATCH_BYTES
+from fedkube.wire.tensors import digest
+from fedkube_server import states
 from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
 from fedkube_server.flower.tracking import Handling, Tracker
-from fedkube_server.folds import sent_arrays
+from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.halt import Ending as RunEnding
 from fedkube_server.halt import Halt
+from fedkube_server.past import Past
 from fedkube_server.quorum import Quorum
 from fedkube_server.recorder import Recorder
 from fedkube_server.seats import Seats
@@ -89,6 +94,7 @@ class ExchangeGrid(Grid):
         recorder: Recorder,
         halt: Halt,
         seats: Seats,
+        past: Past | None = None,
     ) -> None:
         self._run = run
         self._federation = federation
@@ -99,6 +105,7 @@ class ExchangeGrid(Grid):
         self._recorder = recorder
         self._halt = halt
         self._seats = seats
+        self._past = past or Past()
         self._mailbox = Mailbox(halt)
         self._task_ids = itertools.count(1)
         self._message_numbers = itertools.count(1)
@@ -136,7 +143,9 @@ class ExchangeGrid(Grid):
         self._halt.check()
         nodes = self._federation.node_ids
         return (
-            [nodes[client] for client in self._seats.wait()] if self._seats.sites else list(nodes)
+            [nodes[client] for client in self._past.tell(self._seats.wait)]
+            if self._seats.sites
+            else list(nodes)
         )
 
     def get_nodes(self) -> Iterable[NodeInfo]:
@@ -170,6 +179,8 @@ class ExchangeGrid(Grid):
                 if sent is not None and sent.outcome is not None:
                     del self._pushed[message_id]
                     replies.append(_reply(sent, sent.outcome))
+        if replies:
+            self._past.commit()
         return replies
 
     def send_and_receive(
@@ -196,6 +207,8 @@ class ExchangeGrid(Grid):
             if sent.outcome is not None and not _withdrawn(sent.outcome)
         ]
         self._tracker.collected(batch.phase, replies)
+        if batch.ends_phase:
+            self._past.commit()  # what a strategy has asked for is committed when it aggregates
         return replies
 
     # ------------------------------------------------------------- inside
@@ -212,8 +225,9 @@ class ExchangeGrid(Grid):
             # Flower's older API swallows this on its threads; the phase's end tells it then.
             self._tracker.unsent = error.message
             raise
-        outgoing: dict[tuple[int, str, str], Outgoing] = {}
+        outgoing: dict[tuple[int, str, str], tuple[Outgoing, bytes]] = {}
         tasks = []
+        over = []
         for sent in batch.order:
             if sent.client < 0:
                 self._settled(batch, sent, _UNKNOWN_CLIENT)
@@ -221,8 +235,21 @@ class ExchangeGrid(Grid):
             metadata = sent.message.metadata
             key = (id(sent.message.content), metadata.message_type, metadata.group_id)
             if key not in outgoing:
-                outgoing[key] = self._outgoing(metadata, *packed[key[0]], handling)
-            tasks.append(self._task(batch, sent, outgoing[key], handling.admit))
+                message = self._outgoing(metadata, *packed[key[0]], handling)
+                outgoing[key] = (message, self._asked(message))
+            message, asked = outgoing[key]
+            turn = next(self._calls[sent.client])
+            outcome = self._recall(sent.client, turn, asked, message.fold)
+            if outcome is not None:
+                over.append((sent, outcome))
+                continue
+            tasks.append(self._task(batch, sent, message, handling.admit, turn, asked))
+        for sent, outcome in over:
+            if isinstance(outcome, Answer):
+                handling.admit(outcome)
+            self._settled(batch, sent, outcome)
+        if tasks:
+            self._recorder.asking()
         surplus = handling.quorum.asked(task.id for task in tasks) if handling.quorum else []
         self._driver.submit(tasks)
         if surplus:
@@ -268,6 +295,26 @@ class ExchangeGrid(Grid):
         sent = {} if fold is None else sent_arrays(content, blobs)
         return Outgoing(frame, blobs, kind, fold, sent)
 
+    def _asked(self, message: Outgoing) -> bytes:
+        """The digest of what a client is asked, apart from what differs from life to life."""
+        if not self._past.keeps and not self._past.left:
+            return b""
+        frame = message.frame
+        parts = (frame.message_type.encode(), frame.group.encode(), contents.encoded(frame.content))
+        lengths = struct.pack(f"<{len(parts)}Q", *map(len, parts))
+        return digest(b"".join((lengths, *parts, *(blob.digest for blob in message.blobs))))
+
+    def _recall(self, client: int, turn: int, asked: bytes, fold: Fold | None) -> Ending | None:
+        """How a message ended in an earlier life of the server, or None."""
+        try:
+            outcome = self._past.recall(client, turn, asked, fold)
+        except FedKubeError as error:
+            self._halt.set(RunEnding.of(error))
+            raise
+        if isinstance(outcome, Answer):
+            self._driver.remember(client, states.keep(outcome, self._store))
+        return outcome
+
     def _sums_pay(self, content: pb.Content, compression: Compression, updates: int) -> bool:
         if relays := self._driver.relays:
             # What a relay does not sum, it sends on as the arrays that it has unpacked.
@@ -280,9 +327,16 @@ class ExchangeGrid(Grid):
         metadata.__dict__["_message_id"] = uuid.uuid4().hex
         return Sent(next(self._task_ids), self._partitions.get(metadata.dst_node_id, -1), message)
 
-    def _task(self, batch: Batch, sent: Sent, message: Outgoing, admit: Admission) -> NewTask:
+    def _task(
+        self,
+        batch: Batch,
+        sent: Sent,
+        message: Outgoing,
+        admit: Admission,
+        turn: int,
+        asked: bytes,
+    ) -> NewTask:
         metadata = sent.message.metadata
-        turn = next(self._calls[sent.client])
         call = pb.Call(
             id=sent.task,
             node=metadata.dst_node_id,
@@ -292,13 +346,18 @@ class ExchangeGrid(Grid):
             created_at=metadata.created_at,
             ttl=metadata.ttl,
         )
+
+        def settled(outcome: Ending) -> None:
+            self._past.settled(sent.client, turn, asked, message.fold, outcome)
+            self._settled(batch, sent, outcome)
+
         return NewTask(
             id=sent.task,
             client=sent.client,
             call=call,
             message=message,
             admit=admit,
-            settled=lambda outcome: self._settled(batch, sent, outcome),
+            settled=settled,
             expires_in_s=max(0.0, metadata.created_at + metadata.ttl - time.time()),
         )
 

@@ -354,6 +354,7 @@ def _configure(name: str, aggregation: str) -> Observer:
 def _aggregate_train(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    tracker.collecting("train")
     arrays, metrics = result = method(*args, **kwargs)
     tracker.aggregated("train", metrics, None if arrays is None else plain_arrays(arrays))
     return result
@@ -362,6 +363,7 @@ def _aggregate_train(
 def _aggregate_evaluate(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    tracker.collecting("evaluate")
     metrics = method(*args, **kwargs)
     tracker.aggregated("evaluate", metrics, None)
     return metrics
@@ -404,6 +406,7 @@ def _legacy_aggregate(name: str) -> Observer:
     def observer(
         tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        tracker.collecting(name)
         call = _Call(method, args, kwargs)
         first, metrics = result = call.replaced((_REPLIES, _in_order(call[_REPLIES])))
         if name == "train":

@@ -40,6 +40,7 @@ from fedkube_server.flower.rules import (
 )
 from fedkube_server.folds import Fold
 from fedkube_server.halt import Ending, Halt
+from fedkube_server.past import Past
 from fedkube_server.quorum import Quorum
 from fedkube_server.recorder import Recorder
 
@@ -94,12 +95,14 @@ class Tracker:
         nodes: Sequence[int],
         says: Aggregation | None = None,
         cohort: Cohort | None = None,
+        past: Past | None = None,
     ) -> None:
         self.recorder = recorder
         self.halt = halt
         self._partitions = {node: partition for partition, node in enumerate(nodes)}
         self._says = says
         self._cohort = cohort or Cohort()
+        self._past = past or Past()
         self._wanted: int | None = None  # of the clients that are being chosen
         self._before = 0  # rounds of strategies that were started earlier
         self._newest = 0  # the newest round of a strategy
@@ -202,6 +205,19 @@ class Tracker:
         if received - self._collected > _COLLECT_BYTES:
             self._collected = received
             gc.collect()
+
+    def collecting(self, name: str) -> None:
+        """The strategy is about to make something of the replies: they are committed first.
+
+        A round that ends the run is not: it is to be tried again when the run is resumed.
+        """
+        with self._lock:
+            declared = self._declared
+        if declared is None or not declared.used:
+            return
+        least = (self._cohort.minimum or 1) if name == "train" else 0
+        if len(declared.phase.clients) >= least:
+            self._past.commit(declared.fold)
 
     def aggregated(
         self,

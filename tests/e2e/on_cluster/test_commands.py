@@ -7,7 +7,6 @@ import json
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,16 +37,6 @@ def start(cluster: Cluster) -> Iterator[Callable[..., str]]:
         cluster.kubectl("delete", "federatedrun", name, "--ignore-not-found")
 
 
-def begin(cluster: Cluster, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [FEDKUBE, *words, "-n", SPACE],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=cluster.environment,
-    )
-
-
 def readers(cluster: Cluster, run: str) -> list[str]:
     return cluster.pods(run, "reader")
 
@@ -69,7 +58,7 @@ def test_from_submit_to_a_pulled_model(
     }
     assert {"FederatedRun", "Job", "Pod"} <= objects
     # Several at once, each with a pod of its own.
-    pulls = [begin(cluster, "pull", run, "--out", str(tmp_path / f"p{n}")) for n in range(3)]
+    pulls = [cluster.begin("pull", run, "--out", str(tmp_path / f"p{n}")) for n in range(3)]
     for n, pull in enumerate(pulls):
         out, err = pull.communicate(timeout=120)
         assert pull.returncode == 0, err
@@ -107,7 +96,7 @@ def test_a_stream_of_logs_and_a_watch_outlive_the_server_pod(
     cluster: Cluster, start: Callable[..., str]
 ) -> None:
     run = start(rounds=600)
-    logs, watch = begin(cluster, "logs", run, "--stream"), begin(cluster, "watch", run)
+    logs, watch = cluster.begin("logs", run, "--stream"), cluster.begin("watch", run)
     cluster.until(lambda: cluster.status(run)["round"] >= 2, "second round")
     (first,) = cluster.running_pods(run, "server")
     cluster.kubectl("delete", first, "--grace-period=1")
@@ -117,25 +106,11 @@ def test_a_stream_of_logs_and_a_watch_outlive_the_server_pod(
     assert len(seen) == 2, why
     assert f"pod/{seen[0]}" == first
     assert "[ROUND 600/600]" in said
+    # The second pod has gone on, and not begun again.
+    assert "replies of earlier are there" in said
     assert "Strategy execution finished" in said
     shown, _ = watch.communicate(timeout=60)
     assert watch.returncode == 0
-    assert "Succeeded" in shown
-
-
-def test_a_watch_outlives_the_api_server(
-    cluster: Cluster, start: Callable[..., str], daemons: Callable[[str, str], None]
-) -> None:
-    run = start(rounds=700)
-    watch = begin(cluster, "watch", run)
-    cluster.until(lambda: cluster.status(run)["state"] == "Running", "start")
-    daemons("stop", "apiserver")
-    time.sleep(20)
-    daemons("start", "apiserver")
-    shown, err = watch.communicate(timeout=240)
-    assert watch.returncode == 0, shown + err
-    assert "the cluster does not answer" in shown
-    assert "the cluster answers again" in shown
     assert "Succeeded" in shown
 
 
@@ -144,7 +119,7 @@ def test_a_pull_that_is_broken_off_leaves_no_pod(
     cluster: Cluster, start: Callable[..., str], tmp_path: Path, number: int
 ) -> None:
     run = start("--watch")
-    pull = begin(cluster, "pull", run, "--out", str(tmp_path / "out"))
+    pull = cluster.begin("pull", run, "--out", str(tmp_path / "out"))
     cluster.until(lambda: readers(cluster, run), "reader pod", every=0.05)
     pull.send_signal(number)
     _, err = pull.communicate(timeout=60)

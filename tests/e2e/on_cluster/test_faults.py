@@ -63,6 +63,8 @@ def test_the_api_server_is_away_for_two_minutes(
     run = slow_run("away", rounds, 2.0)
     cluster.until(lambda: cluster.status(run)["round"] >= 2, "second round")
     before = server_uids(cluster, run)
+    watch = cluster.begin("watch", run)
+    time.sleep(3)  # so that it sees the run before it sees nothing
     daemons("stop", "apiserver")
     time.sleep(AWAY_S)
     daemons("start", "apiserver")
@@ -77,6 +79,10 @@ def test_the_api_server_is_away_for_two_minutes(
     )
     assert began < ended
     assert server_uids(cluster, run) == before, "there was never a second server"
+    shown, said = watch.communicate(timeout=60)
+    assert watch.returncode == 0, shown + said
+    for line in ("the cluster does not answer", "the cluster answers again", "Succeeded"):
+        assert line in shown
     assert found["model"]["sha256"] == local_digest(tmp_path / "local", rounds)
     cluster.kubectl("delete", "federatedrun", run)
     cluster.until(lambda: not cluster.left_of(run), "end of the last object", 60)

@@ -1,0 +1,70 @@
+from fedkube.proto.v1 import exchange_pb2 as _exchange_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JournalEntry(_message.Message):
+    __slots__ = ("blobs", "opening", "committed", "present", "turned")
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    TURNED_FIELD_NUMBER: _ClassVar[int]
+    blobs: _containers.RepeatedScalarFieldContainer[int]
+    opening: Opening
+    committed: Committed
+    present: Present
+    turned: Turned
+    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ...) -> None: ...
+
+class Opening(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class Committed(_message.Message):
+    __slots__ = ("calls", "mean")
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedCompositeFieldContainer[Ended]
+    mean: Mean
+    def __init__(self, calls: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., mean: _Optional[_Union[Mean, _Mapping]] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("client", "turn", "asked", "outcome")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    client: int
+    turn: int
+    asked: bytes
+    outcome: _exchange_pb2.Outcome
+    def __init__(self, client: _Optional[int] = ..., turn: _Optional[int] = ..., asked: _Optional[bytes] = ..., outcome: _Optional[_Union[_exchange_pb2.Outcome, _Mapping]] = ...) -> None: ...
+
+class Mean(_message.Message):
+    __slots__ = ("arrays", "weights")
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    arrays: _exchange_pb2.Arrays
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, arrays: _Optional[_Union[_exchange_pb2.Arrays, _Mapping]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Present(_message.Message):
+    __slots__ = ("clients",)
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    clients: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, clients: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Turned(_message.Message):
+    __slots__ = ("turns", "presents")
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    PRESENTS_FIELD_NUMBER: _ClassVar[int]
+    turns: _containers.RepeatedScalarFieldContainer[int]
+    presents: int
+    def __init__(self, turns: _Optional[_Iterable[int]] = ..., presents: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,237 @@
+"""What a run has acknowledged, so that a server that takes another's place need not ask again.
+
+The app is run again from its beginning. The messages that it sends are those that it sent before,
+since all that it draws comes from the run's seed; as long as that is so, the replies that are in
+the journal are given to it at once. After the last of them the run goes on with its clients.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedkube.core.errors import AppInvalid
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.proto.v1 import journal_pb2 as journal
+from fedkube.store.journal import Journal
+from fedkube.wire import contents, tensors
+from fedkube_server.driver import Answer, Ending
+from fedkube_server.folds import Array, Fold
+
+log = logging.getLogger("fedkube.server")
+
+
+@dataclass(slots=True)
+class _Commit:
+    """What was committed together: so many calls, of which the app has made ``again`` already."""
+
+    calls: int
+    mean: journal.Mean | None
+    blobs: Sequence[memoryview]
+    again: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A call that an earlier life has committed."""
+
+    ended: journal.Ended
+    commit: _Commit
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Calls that are over and are to be committed together."""
+
+    calls: list[journal.Ended] = field(default_factory=list)
+    blobs: list[memoryview] = field(default_factory=list)
+
+
+class Past:
+    """Recalls what earlier lives of the server have committed, and commits what this one does.
+
+    Safe to use from several threads.
+
+    ``stored``: nothing is recalled or kept where this is None.
+    """
+
+    def __init__(self, stored: Journal | None = None) -> None:
+        self._journal = stored
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[int, int], _Kept] = {}
+        self._presents: list[list[int]] = []
+        self._turns: Counter[int] = Counter()  # messages of each client that were recalled
+        self._told = 0
+        self._pending: dict[Fold | None, _Pending] = {}
+        for each in stored.stored if stored is not None else ():
+            self._take_in(each.entry, each.blobs)
+        if stored is not None:
+            stored.stored = []
+
+    def _take_in(self, entry: journal.JournalEntry, blobs: Sequence[memoryview]) -> None:
+        match entry.WhichOneof("kind"):
+            case "committed":
+                mean = entry.committed.mean if entry.committed.HasField("mean") else None
+                commit = _Commit(len(entry.committed.calls), mean, blobs)
+                for ended in entry.committed.calls:
+                    self._kept[ended.client, ended.turn] = _Kept(ended, commit)
+            case "present":
+                self._presents.append(list(entry.present.clients))
+            case "turned":
+                turns = dict(enumerate(entry.turned.turns))
+                self._kept = {
+                    (client, turn): kept
+                    for (client, turn), kept in self._kept.items()
+                    if turn < turns.get(client, 0)
+                }
+                del self._presents[entry.turned.presents :]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that happens now is kept."""
+        return self._journal is not None and self._journal.writes
+
+    @property
+    def left(self) -> int:
+        """How many calls can still be recalled."""
+        return len(self._kept)
+
+    # ------------------------------------------------------------- what was
+
+    def recall(self, client: int, turn: int, asked: bytes, fold: Fold | None) -> Ending | None:
+        """How this message to a client ended in an earlier life, or None: it has to be sent.
+
+        ``asked``: the message's digest. ``fold``: where updates are summed; the sum of those that
+        are recalled is in it then. AppInvalid where the app does what cannot follow upon what is
+        committed.
+        """
+        with self._lock:
+            kept = self._kept.get((client, turn))
+            if kept is None:
+                return None
+            summed = kept.commit.mean is not None
+            if kept.ended.asked != asked or summed != (fold is not None):
+                self._turn(f"message {turn + 1} to client {client} is another than it was")
+                return None
+            del self._kept[client, turn]
+            self._turns[client] += 1
+            if fold is not None and kept.commit.mean is not None and not fold.weights:
+                fold.restore(_arrays(kept.commit), list(kept.commit.mean.weights))
+            kept.commit.again += 1
+            outcome = kept.ended.outcome
+            if outcome.HasField("failure"):
+                return outcome.failure
+            return Answer(outcome, kept.commit.blobs)
+
+    def tell(self, present: Callable[[], list[int]]) -> list[int]:
+        """The clients that are there: as the app was told before, or else as it is now."""
+        with self._lock:
+            if self._presents:
+                self._told += 1
+                return self._presents.pop(0)
+        clients = present()
+        if self._journal is not None:
+            self._journal.append(journal.JournalEntry(present=journal.Present(clients=clients)))
+        return clients
+
+    def _turn(self, why: str) -> None:
+        if any(kept.commit.mean is not None and kept.commit.again for kept in self._kept.values()):
+            # Half of a sum that was committed is in use, and cannot be told from the other half.
+            raise AppInvalid(
+                f"the run cannot be resumed: {why}, in the middle of a round that is committed",
+                hint="restore the app to what it was, or begin a new run",
+            )
+        log.warning(
+            "the app does not do what it did before: %s. What followed there is void, and the run "
+            "goes on from here",
+            why,
+        )
+        self._kept.clear()
+        self._presents.clear()
+        assert self._journal is not None
+        turns = [self._turns[client] for client in range(max(self._turns, default=-1) + 1)]
+        self._journal.append(
+            journal.JournalEntry(turned=journal.Turned(turns=turns, presents=self._told))
+        )
+
+    # ------------------------------------------------------------- what is
+
+    def settled(
+        self, client: int, turn: int, asked: bytes, fold: Fold | None, outcome: Ending
+    ) -> None:
+        """A message to a client is over, and goes into the next commit."""
+        if not self.keeps:
+            return
+        ended = journal.Ended(client=client, turn=turn, asked=asked)
+        with self._lock:
+            pending = self._pending.setdefault(fold, _Pending())
+            if isinstance(outcome, Answer):
+                _copy(outcome, ended.outcome, pending.blobs, summed=fold is not None)
+            else:
+                ended.outcome.failure.CopyFrom(outcome)
+            pending.calls.append(ended)
+
+    def commit(self, fold: Fold | None = None) -> None:
+        """Put on the disk what is over; only then may anybody act upon it.
+
+        ``fold``: the sum of the updates that are over; its mean is taken.
+        """
+        if self._journal is None:
+            return
+        with self._lock:
+            groups = {each: self._pending.pop(each, None) for each in {None, fold}}
+        for summed, pending in groups.items():
+            if pending is None or (summed is not None and not summed.weights):
+                continue
+            entry = journal.JournalEntry(committed=journal.Committed(calls=pending.calls))
+            if summed is not None:
+                mean = entry.committed.mean
+                mean.weights.extend(summed.weights)
+                for name, values in summed.mean().items():
+                    item = mean.arrays.items.add(
+                        name=name, dtype=values.dtype.name, blob=len(pending.blobs)
+                    )
+                    item.shape.extend(values.shape)
+                    flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+                    pending.blobs.append(flat.reshape(-1).view(np.uint8).data)
+            self._journal.append(entry, pending.blobs)
+
+    def close(self, *, delete: bool) -> None:
+        """The run is over. ``delete``: it has ended well, so nobody will resume it."""
+        if self._journal is not None:
+            self._journal.close(delete=delete)
+
+
+def _arrays(commit: _Commit) -> dict[str, Array]:
+    """The mean, as arrays that a strategy may change."""
+    assert commit.mean is not None
+    return {
+        item.name: tensors.view(commit.blobs[item.blob], item.dtype, item.shape).copy()
+        for item in commit.mean.arrays.items
+    }
+
+
+def _copy(answer: Answer, into: pb.Outcome, blobs: list[memoryview], *, summed: bool) -> None:
+    """What is needed of a reply, its arrays left out where they are summed, and its bytes."""
+    into.CopyFrom(answer.outcome)
+    numbers: dict[int, int] = {}
+    first = len(blobs)
+
+    def number(old: int) -> int:
+        if old not in numbers:
+            numbers[old] = first + len(numbers)
+            # Where the arrays are summed, what they landed in is used again.
+            data = answer.blobs[old]
+            blobs.append(memoryview(bytes(data)) if summed else data)
+        return numbers[old]
+
+    if summed:
+        for arrays in contents.array_records(into.content):
+            del arrays.items[:]
+    contents.renumber(into.content, number)
+    contents.renumber(into.state, number)
