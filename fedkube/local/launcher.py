@@ -36,6 +36,8 @@ _STABLE_S = 60.0
 # After Ctrl-C: for the server to answer, then for each process to end.
 _STOP_S = 3.0
 _END_S = 1.0
+# Whether there is a server again.
+_LOOK_AGAIN_S = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger("fedkube.local")
@@ -94,32 +96,61 @@ class Launcher:
     # ------------------------------------------------------------- the course of a run
 
     async def _run(self) -> int:
-        server, port = await self._start_server()
+        self._server, port = await self._start_server()
         if port is None:
-            return await server.wait()
+            return await self._server.wait()
         address = f"127.0.0.1:{port}"
         control = ControlClient(address, self._credentials(Role.OPERATOR))
         async with _background() as background:
             background.append(asyncio.create_task(self._watch(control)))
             background += self._keep_all(address)
             stopped = asyncio.create_task(self._stop.wait())
-            ended = asyncio.create_task(server.process.wait())
+            ended = asyncio.create_task(self._keep_server(port))
             background += [stopped, ended]
             await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if server.running:
-                await self._end_server(control, server, ended)
+            if not ended.done():
+                await self._end_server(control, ended)
             self._over = True
-            code = await server.wait()
+            code = await ended
             await asyncio.gather(*(child.end(_END_S) for child in self._kept.values()))
             await control.close()
         return code
 
-    async def _start_server(self) -> tuple[Child, int | None]:
-        """Start the server; its port, or None if it could not start."""
-        folder = str(self._folder.path.resolve())
+    async def _start_server(self, port: int | None = None) -> tuple[Child, int | None]:
+        """Start the server; its port, or None if it could not start.
+
+        ``port``: where an earlier life of it listened, and its workers look for it.
+        """
+        arguments = ["--folder", str(self._folder.path.resolve())]
+        if port is not None:
+            arguments += ["--listen", f"127.0.0.1:{port}"]
         return await self._listening(
-            "server", "fedkube_server", self._credentials(Role.SERVER), ["--folder", folder]
+            "server", "fedkube_server", self._credentials(Role.SERVER), arguments
         )
+
+    async def _keep_server(self, port: int) -> int:
+        """See the server through the run: one that is killed goes on. Its last exit code."""
+        loop = asyncio.get_running_loop()
+        ends = 0
+        while True:
+            began = loop.time()
+            code = await self._server.wait()
+            ends = ends + 1 if loop.time() - began < _STABLE_S else 1
+            if code >= 0 or self._stop.is_set() or ends > _MAX_RESTARTS or not self._go_on():
+                return code
+            self._log.write(
+                "fedkube", f"server {_ended(code)}; it goes on from what it has committed"
+            )
+            self._server, _ = await self._start_server(port)
+
+    def _go_on(self) -> bool:
+        """Whether the run can, in whose record it is said then."""
+        record = self._folder.read_record()
+        if record.state.final or not self._folder.has_journal:
+            return False
+        record.state = move(record.state, RunEvent.RESUMED)
+        self._folder.write_record(record)
+        return True
 
     async def _listening(
         self, name: str, module: str, credentials: Credentials, arguments: list[str]
@@ -168,9 +199,7 @@ class Launcher:
         finally:
             os.close(tls)
 
-    async def _end_server(
-        self, control: ControlClient, server: Child, ended: asyncio.Task[int]
-    ) -> None:
+    async def _end_server(self, control: ControlClient, ended: asyncio.Task[int]) -> None:
         """Have the server write down that the run stopped; if it does not answer, end it.
 
         One that answers is given all the time that it takes, for it may have a large model to
@@ -181,15 +210,23 @@ class Launcher:
         limit = None if answered else _STOP_S
         await asyncio.wait({insist, ended}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         insist.cancel()
-        if server.running:
-            await server.end(_END_S)
+        if not ended.done():
+            await self._server.end(_END_S)
 
     async def _watch(self, control: ControlClient) -> None:
-        async for snapshot in control.watch():
-            with contextlib.suppress(OSError):  # nobody reads our output any more
-                self._view.snapshot(snapshot)
-            if self._log.trouble is not None:
-                self.stop(self._log.trouble.message)
+        shown: set[int] = set()
+        while True:
+            async for snapshot in control.watch():
+                # A server that goes on tells of the rounds before as well.
+                news = [each for each in snapshot.ended if each.round not in shown]
+                shown |= {each.round for each in news}
+                del snapshot.ended[:]
+                snapshot.ended.extend(news)
+                with contextlib.suppress(OSError):  # nobody reads our output any more
+                    self._view.snapshot(snapshot)
+                if self._log.trouble is not None:
+                    self.stop(self._log.trouble.message)
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     # ------------------------------------------------------------- relays and workers
 

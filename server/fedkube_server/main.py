@@ -56,7 +56,7 @@ class ServerProcess:
     """One run's server.
 
     ``announce``: called with the port when workers may come. ``journal``: what earlier lives of the
-    server have committed, and where this one commits.
+    server have committed, and where this one commits. ``listen``: in place of what the run says.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class ServerProcess:
         credentials: channels.Credentials,
         announce: Callable[[int], None],
         journal: Journal | None = None,
+        listen: str = "",
     ) -> None:
         self._folder = folder
         self._credentials = credentials
@@ -76,6 +77,7 @@ class ServerProcess:
         self._store = BlobStore()
         self._spool = Spool(folder.path)
         spec = self._record.spec
+        self._listen = listen or spec.server.listen
         self._driver = Driver(
             self._loop,
             Dispatcher(spec.pool.max_attempts),
@@ -179,9 +181,7 @@ class ServerProcess:
         self._driver.changed = self._exchange.changed
         loop = self._loop
         self._recorder.changed = lambda: _soon(loop, self._exchange.changed)
-        server, port = channels.serve(
-            self._record.spec.server.listen, self._credentials, self._exchange.handlers()
-        )
+        server, port = channels.serve(self._listen, self._credentials, self._exchange.handlers())
         await server.start()
         if self._record.started_at is None:
             self._record.started_at = datetime.now(UTC)
@@ -279,6 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fedkube_server", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the run folder, with run.json")
     options_for_credentials(parser)
+    parser.add_argument("--listen", default="", help="HOST:PORT, in place of what the run says")
     parser.add_argument("--ready-fd", type=int, help="where to write the port, as a line of JSON")
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the run")
     options = parser.parse_args()
@@ -295,7 +296,7 @@ def main() -> None:
     except FedKubeError as error:
         log.error("%s", error.message)
         sys.exit(error.exit_code)
-    server = ServerProcess(folder, credentials_of(options), announce, journal)
+    server = ServerProcess(folder, credentials_of(options), announce, journal, options.listen)
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, server)
     leave(server.run())

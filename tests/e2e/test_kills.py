@@ -85,15 +85,30 @@ def test_an_executor_killed_in_the_middle_of_a_round(slow):
     assert counted_once(ran)
 
 
-def test_a_killed_server_fails_the_run_and_says_so(slow, ends):
+def test_a_server_killed_in_the_middle_of_a_round(slow, ends):
     running = slow()
-    family = list(running.family())
+    workers = running.pids("fedkube_client")
     [server] = running.pids("fedkube_server")
     os.kill(server, signal.SIGKILL)
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert counted_once(ran)
+    assert ran.failures() == []
+    assert ran.result["final-mean"] == 2.0
+    assert "server was killed (SIGKILL); it goes on from what it has committed" in ran.log
+    assert "worker-0 ended" not in ran.log, "the workers have outlived it"
+    assert ends(workers, 5)
+
+
+def test_a_server_that_is_killed_again_and_again_fails_the_run(slow, monkeypatch, ends):
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", "journal.begun:1")
+    running = slow()
+    family = list(running.family())
     ran = running.wait()
     assert ran.code == 4, ran.text
     assert ran.record.state == "Failed"
     assert "the aggregation server was killed (SIGKILL)" in ran.json["message"]
+    assert ran.log.count("it goes on from what it has committed") == 5
     assert ends(family, 5)
 
 

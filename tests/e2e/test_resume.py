@@ -6,8 +6,6 @@ import pytest
 
 from fedkube.store.run_folder import RunFolder
 
-STEPS = ("journal.begun", "journal.torn", "journal.written", "journal.synced")
-
 
 @pytest.fixture
 def whole(run):
@@ -32,34 +30,32 @@ def resume(fedkube):
 
 
 @pytest.mark.parametrize(
-    ("app", "options"),
+    ("app", "step", "options"),
     [
-        ("message_api", ()),
-        ("message_api", ("--workers", "1")),  # whose worker sums for itself
-        ("own_loop", ()),
-        ("stateful", ()),
-        ("numpy_client", ()),
-        ("legacy_workflow", ()),
-        ("secagg", ()),
-        ("custom_strategy", ()),
-        ("xgb_bytes", ()),
+        ("message_api", "begun", ()),
+        ("message_api", "torn", ("--workers", "1")),  # which sums for itself
+        ("message_api", "torn", ("--workers", "4", "--relays", "2")),
+        ("own_loop", "written", ()),
+        ("stateful", "synced", ()),
+        ("numpy_client", "torn", ()),
+        ("legacy_workflow", "written", ()),
+        ("secagg", "begun", ()),
+        ("custom_strategy", "synced", ()),
+        ("xgb_bytes", "torn", ()),
     ],
 )
-def test_killed_again_and_again(whole, run, resume, apps, monkeypatch, app, options):
-    """In each life at another step of writing an entry, which is the third of that life."""
+def test_killed_again_and_again(whole, run, resume, apps, monkeypatch, app, step, options):
+    """In each life at the same step of writing an entry, which is the second of that life."""
     words = ("--clients", "4", *options)
     wanted = whole(apps / app, *words)
-    monkeypatch.setenv("FEDKUBE_FAILPOINT", f"{STEPS[0]}:3")
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", f"journal.{step}:2")
     ran = run(apps / app, "--seed", "5", *words)
-    assert ran.code == 4, ran.text
-    lives, done = 1, None
-    while done is None or done.returncode:
-        assert done is None or done.returncode == 4, done.stdout + done.stderr
-        assert lives < 30
-        done = resume(ran.folder, f"{STEPS[lives % 4]}:3")
-        lives += 1
-    assert lives > 1
-    assert ran.record.state == "Succeeded"
+    code = ran.code
+    for _ in range(5):
+        if code == 4:  # killed too often for the launcher
+            code = resume(ran.folder, f"journal.{step}:2").returncode
+    assert code == 0, ran.text
+    assert "it goes on from what it has committed" in ran.log
     assert ran.record.model == wanted.record.model or (
         ran.record.model.sha256 == wanted.record.model.sha256
     )
@@ -89,10 +85,10 @@ def test_every_strategy_of_flowers(whole, run, resume, apps, monkeypatch):
     """
     words = (apps / "strategies", "--clients", "7")
     wanted = whole(*words)
-    monkeypatch.setenv("FEDKUBE_FAILPOINT", "journal.synced:60")
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", "journal.synced:40")
     ran = run(*words, "--seed", "5")
-    assert ran.code == 4, ran.text
-    assert resume(ran.folder).returncode == 0
+    assert ran.code == 0, ran.text
+    assert ran.log.count("it goes on from what it has committed") == 2
     assert ran.result == wanted.result
     assert ran.record.model.sha256 == wanted.record.model.sha256
 
