@@ -1,0 +1,140 @@
+"""What is recalled of a server's earlier life, and what becomes of an app that changes its mind."""
+
+import numpy as np
+import pytest
+from fedkube_server.driver import Answer
+from fedkube_server.folds import Fold
+from fedkube_server.past import Past
+
+from fedkube.core.errors import AppInvalid
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store.journal import Journal
+
+
+@pytest.fixture
+def lives(tmp_path):
+    """Each call begins another life of the server."""
+    open_now = []
+
+    def begin():
+        for journal in open_now:
+            journal.close()
+        open_now[:] = [Journal(tmp_path / "journal", "r")]
+        return Past(open_now[0])
+
+    return begin
+
+
+def answer(value=1.0, weight=2.0, state=b""):
+    outcome = pb.Outcome(call=1)
+    record = outcome.content.records.add(name="arrays")
+    record.arrays.items.add(name="w", dtype="float32", shape=[2], stype="numpy.ndarray", blob=0)
+    metrics = outcome.content.records.add(name="metrics")
+    metrics.metrics.items.add(key="num-examples", real=weight)
+    blobs = [memoryview(np.full(2, value, np.float32).tobytes())]
+    if state:
+        outcome.state.records.add(name="s").configs.items.add(key="k", blob=1)
+        blobs.append(memoryview(state))
+    return Answer(outcome, blobs)
+
+
+def fold():
+    return Fold({"w": (2,)}, "num-examples", 3)
+
+
+def summed(past, sums, *calls):
+    """Count updates in a sum, as the driver does, and commit them."""
+    for client, value in calls:
+        sums._count([answer(value).outcome])
+        past.settled(client, 0, b"asked", sums, answer(value, state=b"kept"))
+    sums._mean = {"w": np.array([3.0, 4.0], np.float32)}
+    past.commit(sums)
+
+
+def test_without_a_journal_nothing_is_kept(lives):
+    past = Past()
+    past.settled(0, 0, b"", None, answer())
+    past.commit()
+    assert past.recall(0, 0, b"", None) is None
+    assert past.tell(lambda: [1]) == [1]
+    past.close(delete=True)
+
+
+def test_a_reply_comes_back_with_its_arrays_and_its_state(lives):
+    past = lives()
+    past.settled(4, 0, b"asked", None, answer(7.0, state=b"kept"))
+    past.settled(5, 0, b"asked", None, pb.Failure(code=pb.Failure.TIMED_OUT, reason="slow"))
+    past.commit()
+    past = lives()
+    assert past.left == 2
+    back = past.recall(4, 0, b"asked", None)
+    item = back.outcome.content.records[0].arrays.items[0]
+    assert np.frombuffer(back.blobs[item.blob], np.float32).tolist() == [7.0, 7.0]
+    state = back.outcome.state.records[0].configs.items[0]
+    assert bytes(back.blobs[state.blob]) == b"kept"
+    assert past.recall(5, 0, b"asked", None).reason == "slow"
+    assert (past.recall(4, 0, b"asked", None), past.left) == (None, 0), "once"
+
+
+def test_what_was_not_committed_is_not_there(lives):
+    past = lives()
+    past.settled(4, 0, b"asked", None, answer())
+    assert lives().left == 0
+
+
+def test_summed_updates_come_back_as_their_mean(lives):
+    summed(lives(), fold(), (0, 1.0), (1, 5.0))
+    past, sums = lives(), fold()
+    back = past.recall(1, 0, b"asked", sums)
+    assert not back.outcome.content.records[0].arrays.items, "they are in the sum"
+    assert bytes(back.blobs[back.outcome.state.records[0].configs.items[0].blob]) == b"kept"
+    assert past.recall(0, 0, b"asked", sums) is not None
+    assert sums.weights == [2.0, 2.0]
+    mean = sums.mean()["w"]
+    assert mean.tolist() == [3.0, 4.0]
+    mean += 1  # a strategy may
+
+
+def test_a_sum_of_nothing_is_not_committed(lives):
+    past, sums = lives(), fold()
+    past.settled(0, 0, b"asked", sums, pb.Failure(reason="broken"))
+    past.commit(sums)
+    assert lives().left == 0
+
+
+def test_from_where_an_app_takes_another_way_its_past_is_void(lives, caplog):
+    past = lives()
+    for turn in range(3):
+        for client in range(2):
+            past.settled(client, turn, b"%d" % turn, None, answer(turn))
+        past.commit()
+    assert past.tell(lambda: [0, 1]) == [0, 1]
+    past = lives()
+    assert past.tell(lambda: pytest.fail("it was told before")) == [0, 1]
+    assert past.recall(0, 0, b"0", None) is not None
+    assert past.recall(1, 0, b"0", None) is not None
+    assert past.recall(0, 1, b"other", None) is None
+    assert "the app does not do what it did before: message 2 to client 0" in caplog.text
+    assert past.left == 0
+    past.settled(0, 1, b"other", None, answer(9.0))
+    past.commit()
+    past = lives()
+    assert past.left == 3, "the first turn of both, and the other second one of the first client"
+    assert past.recall(0, 1, b"other", None) is not None
+    assert past.tell(lambda: [5]) == [0, 1]
+    assert past.tell(lambda: [5]) == [5]
+
+
+def test_a_committed_sum_is_used_whole_or_not_at_all(lives):
+    summed(lives(), fold(), (0, 1.0), (1, 5.0))
+    past, sums = lives(), fold()
+    past.recall(0, 0, b"asked", sums)
+    with pytest.raises(AppInvalid, match="in the middle of a round that is committed"):
+        past.recall(1, 0, b"other", sums)
+
+
+def test_an_app_that_sums_no_more(lives):
+    summed(lives(), fold(), (0, 1.0), (1, 5.0))
+    past = lives()
+    assert past.recall(0, 0, b"asked", None) is None
+    assert past.left == 0
