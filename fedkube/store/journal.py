@@ -30,10 +30,9 @@ from pathlib import Path
 from blake3 import blake3
 from google.protobuf.message import DecodeError
 
-from fedkube.core import failpoints
 from fedkube.core.errors import Environment, Usage
 from fedkube.proto.v1 import journal_pb2 as pb
-from fedkube.store import atomic
+from fedkube.store import atomic, failpoints
 
 MAGIC = b"FedKube journal 1\n".ljust(64, b"\0")
 
