@@ -72,7 +72,7 @@ class RunRecord(BaseModel):
     duration_s: float = Field(
         default=0.0,
         description="seconds, from the server's start to its end; of a run that was resumed, those "
-        "of all servers that could still write it down",
+        "of its rounds where a server was killed",
     )
     rounds: int = Field(default=0, description="the last round that anything came of")
     clients: int = Field(

@@ -71,7 +71,10 @@ class ServerProcess:
         self._credentials = credentials
         self._announce = announce
         self._record = folder.read_record()
-        self._began, self._before = time.monotonic(), self._record.duration_s
+        earlier = folder.read_history() if journal is not None and journal.stored else []
+        self._began = time.monotonic()
+        # A life that was killed could not write down how long it was; its rounds did.
+        self._before = max(self._record.duration_s, sum(each.seconds for each in earlier))
         self._halt = Halt()
         self._loop = asyncio.new_event_loop()
         self._store = BlobStore()
@@ -88,7 +91,7 @@ class ServerProcess:
             self._record,
             time.monotonic,
             lambda: (self._driver.bytes_up, self._driver.bytes_down),
-            earlier=folder.read_history() if journal is not None and journal.stored else (),
+            earlier=earlier,
         )
         self._past = Past(journal)
         self._seats = Seats(spec.sites, spec.cohort.minimum, self._halt)
