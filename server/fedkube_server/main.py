@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int, help="where to write the port, as a line of JSON")
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the run")
     options = parser.parse_args()
-    logs.to_stderr()
+    logs.to_stderr(logging.INFO)
 
     def announce(port: int) -> None:
         if options.ready_fd is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument("--last-words", type=Path, required=True, help="where the end is told")
     options_for_credentials(parser)
     options = parser.parse_args()
-    logs.to_stderr()
+    logs.to_stderr(logging.INFO)
     # As the first process of its container it would ignore what it does not handle.
     signal.signal(signal.SIGTERM, _end_at_once)
     folder = RunFolder(options.folder)
