@@ -4,16 +4,15 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from fedkube.cli.progress import LiveView, RunView, view_for
+from fedkube.cli.progress import LiveView, PatientConsole, RunView, view_for
 from fedkube.core.run_states import RunState
 from fedkube.proto.v1 import exchange_pb2 as pb
 
 
 @pytest.fixture
 def console():
-    return Console(file=io.StringIO(), width=300, highlight=False)
+    return PatientConsole(file=io.StringIO(), width=300, highlight=False)
 
 
 def printed(console):
@@ -93,7 +92,7 @@ def test_a_stopped_run_shows_no_traceback(console, make_record):
     [(True, True, LiveView), (True, False, RunView), (False, True, RunView)],
 )
 def test_only_a_terminal_is_shown_what_moves(make_record, terminal, wanted, kind):
-    console = Console(file=io.StringIO(), force_terminal=terminal)
+    console = PatientConsole(file=io.StringIO(), force_terminal=terminal)
     assert type(view_for(console, make_record(), wanted)) is kind
 
 
