@@ -38,6 +38,8 @@ def begin(folder: Path, orders: bytes) -> RunRecord:
         if record.state.final:
             return record
         if there.has_journal:
+            # Raises where the pod that this one replaces is still writing.
+            there.journal(record.run_id).close()
             record.state = move(record.state, RunEvent.RESUMED)
             there.write_record(record)
             return record

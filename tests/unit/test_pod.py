@@ -10,6 +10,7 @@ import pytest
 from fedkube_server import pod
 
 from fedkube.api.v1alpha1 import Pool, RunSpec
+from fedkube.core.errors import Usage
 from fedkube.core.run_states import RunState
 from fedkube.store.run_folder import RunFolder, RunRecord
 
@@ -55,6 +56,23 @@ def test_an_unfinished_life_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     (folder.path / "checkpoints" / "round-000001.safetensors").write_bytes(b"")
     assert pod.begin(tmp_path / "run", written).state is RunState.PENDING
     assert (folder.read_history(), folder.checkpoints()) == ([], [])
+
+
+def test_an_unfinished_life_with_a_journal_is_gone_on_with(tmp_path: Path) -> None:
+    written = orders(str(EXAMPLES / "digits"))
+    record = pod.begin(tmp_path / "run", written)
+    record.state, record.duration_s = RunState.RUNNING, 7.0
+    folder = RunFolder(tmp_path / "run")
+    folder.write_record(record)
+    (folder.path / "history.json").write_text('{"run_id": "r", "rounds": []}')
+    journal = folder.journal("r")
+    with pytest.raises(Usage, match="another process has"):
+        pod.begin(tmp_path / "run", written)
+    assert folder.read_record().state is RunState.RUNNING, "nothing was touched"
+    journal.close()
+    record = pod.begin(tmp_path / "run", written)
+    assert (record.state, record.duration_s) == (RunState.PENDING, 7.0)
+    assert (folder.path / "history.json").exists()
 
 
 def test_a_run_that_had_ended_stays_as_it_ended(tmp_path: Path) -> None:
