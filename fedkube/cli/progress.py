@@ -41,7 +41,7 @@ class PatientConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
     def write_line(self, line: str) -> None:
-        """A line as it is. An app may print hundreds of thousands: rich takes 0.1 ms for each."""
+        """A line as it is: an app may print hundreds of thousands, and rich is slow with each."""
         if self.quiet:
             return
         try:

@@ -40,7 +40,8 @@ def resume(
     gets its workers back.
     """
     path = Path(run)
-    if not path.exists() and path.name == run:
+    # A folder that merely has the name of a run on the cluster is none.
+    if path.name == run and not (path / "run.json").exists():
         lifecycle.resume(run, namespace, context)
         return
     folder, record = _unfinished(path)

@@ -28,12 +28,11 @@ log = logging.getLogger("fedkube.server")
 
 @dataclass(slots=True)
 class _Commit:
-    """What was committed together: so many calls, of which the app has made ``again`` already."""
+    """What was committed together. ``begun``: the app has made some of its calls again."""
 
-    calls: int
     mean: journal.Mean | None
     blobs: Sequence[memoryview]
-    again: int = 0
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Past:
         self._lock = threading.Lock()
         self._kept: dict[tuple[int, int], _Kept] = {}
         self._presents: list[list[int]] = []
-        self._turns: Counter[int] = Counter()  # messages of each client that were recalled
+        self._turns: Counter[int] = Counter()  # messages of each client that are over
         self._told = 0
         self._pending: dict[Fold | None, _Pending] = {}
         for each in stored.stored if stored is not None else ():
@@ -77,7 +76,7 @@ class Past:
         match entry.WhichOneof("kind"):
             case "committed":
                 mean = entry.committed.mean if entry.committed.HasField("mean") else None
-                commit = _Commit(len(entry.committed.calls), mean, blobs)
+                commit = _Commit(mean, blobs)
                 for ended in entry.committed.calls:
                     self._kept[ended.client, ended.turn] = _Kept(ended, commit)
             case "present":
@@ -119,10 +118,10 @@ class Past:
                 self._turn(f"message {turn + 1} to client {client} is another than it was")
                 return None
             del self._kept[client, turn]
-            self._turns[client] += 1
+            self._turns[client] = turn + 1
             if fold is not None and kept.commit.mean is not None and not fold.weights:
                 fold.restore(_arrays(kept.commit), list(kept.commit.mean.weights))
-            kept.commit.again += 1
+            kept.commit.begun = True
             outcome = kept.ended.outcome
             if outcome.HasField("failure"):
                 return outcome.failure
@@ -140,7 +139,7 @@ class Past:
         return clients
 
     def _turn(self, why: str) -> None:
-        if any(kept.commit.mean is not None and kept.commit.again for kept in self._kept.values()):
+        if any(kept.commit.mean is not None and kept.commit.begun for kept in self._kept.values()):
             # Half of a sum that was committed is in use, and cannot be told from the other half.
             raise AppInvalid(
                 f"the run cannot be resumed: {why}, in the middle of a round that is committed",
@@ -169,6 +168,7 @@ class Past:
             return
         ended = journal.Ended(client=client, turn=turn, asked=asked)
         with self._lock:
+            self._turns[client] = max(self._turns[client], turn + 1)
             pending = self._pending.setdefault(fold, _Pending())
             if isinstance(outcome, Answer):
                 _copy(outcome, ended.outcome, pending.blobs, summed=fold is not None)

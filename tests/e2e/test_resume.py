@@ -59,6 +59,7 @@ def test_killed_again_and_again(whole, run, resume, apps, monkeypatch, app, step
     assert ran.record.model == wanted.record.model or (
         ran.record.model.sha256 == wanted.record.model.sha256
     )
+    assert ran.result == wanted.result
     assert _told(ran) == _told(wanted)
     assert not (ran.folder / "journal").exists()
 

@@ -125,6 +125,21 @@ def test_from_where_an_app_takes_another_way_its_past_is_void(lives, caplog):
     assert past.tell(lambda: [5]) == [5]
 
 
+def test_what_this_life_has_committed_holds_when_the_app_takes_another_way(lives):
+    past = lives()
+    for turn in range(2):
+        past.settled(0, turn, b"%d" % turn, None, answer(turn))
+    past.commit()
+    past = lives()
+    assert past.recall(0, 0, b"0", None) is not None
+    past.settled(1, 0, b"new", None, answer(5.0))
+    past.commit()
+    assert past.recall(0, 1, b"other", None) is None
+    past = lives()
+    assert past.left == 2
+    assert past.recall(1, 0, b"new", None) is not None
+
+
 def test_a_committed_sum_is_used_whole_or_not_at_all(lives):
     summed(lives(), fold(), (0, 1.0), (1, 5.0))
     past, sums = lives(), fold()
