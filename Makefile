@@ -7,6 +7,8 @@ STAMP  := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
 # Most of a test is waiting for processes to start; more at a time would make each too slow.
 APART  := -n 2 --dist loadgroup
+# The cluster's tests wait even more: they are one process of pytest's, beside two for the others.
+ALL    := -n 3 --dist loadgroup
 
 .PHONY: help venv run test unit cluster cluster-down e2e bench proto crd docs clean
 
@@ -38,10 +40,8 @@ test: $(STAMP) ## everything that has to hold: style, types, layers, generated c
 	$(BIN)/python docs/generate.py --check
 	@echo "==> the cluster of the tests: nothing to do when it is built"
 	$(BIN)/python -m tests.cluster prepare
-	@echo "==> pytest: all but the cluster, on two processors"
-	$(BIN)/pytest $(APART) --ignore tests/e2e/on_cluster
-	@echo "==> pytest: the cluster"
-	$(BIN)/pytest tests/e2e/on_cluster
+	@echo "==> pytest: the cluster, and all else beside it"
+	$(BIN)/pytest $(ALL)
 
 unit: $(STAMP) ## the fast tests alone
 	$(BIN)/pytest $(APART) tests/unit tests/property tests/integration

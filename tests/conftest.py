@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from on_cluster import NO_CLUSTER
 
 from fedkube.store.history import Round
 from fedkube.store.run_folder import RunFolder, RunRecord
@@ -25,8 +26,19 @@ FEDKUBE = str(Path(sys.executable).parent / "fedkube")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Last, since nothing takes longer; and the cluster is not there while others measure time.
-    items.sort(key=lambda item: "on_cluster" in item.path.parts)
+    # First, since nothing takes longer, and most of it is waiting, which the others make use of.
+    items.sort(key=lambda item: "on_cluster" not in item.path.parts)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Here, since of several processes the one that reports knows no conftest further below.
+    skipped = terminalreporter.stats.get("skipped", [])
+    told = [each.longrepr[2] for each in skipped if isinstance(each.longrepr, tuple)]
+    reasons = {text.partition(NO_CLUSTER)[2] for text in told if NO_CLUSTER in text}
+    for reason in reasons:
+        terminalreporter.section("NO CLUSTER: its tests did not run", sep="!", red=True, bold=True)
+        terminalreporter.line(f"This machine cannot have one: {reason}.", red=True)
+        terminalreporter.line("FEDKUBE_E2E=1 KUBECONFIG=... runs them on another.", red=True)
 
 
 @dataclass

@@ -15,6 +15,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 FEDKUBE = str(Path(sys.executable).parent / "fedkube")
 SPACE = "fedkube-e2e"
+# How the reason for skipping what needs a cluster begins.
+NO_CLUSTER = "no cluster here: "
 VERSION = "0.1.0"
 DIGITS = ROOT / "examples" / "digits"
 # What a run may own.

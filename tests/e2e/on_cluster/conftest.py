@@ -17,13 +17,17 @@ from typing import Any
 
 import helm_python
 import pytest
-from on_cluster import ROOT, SPACE, Cluster
+from on_cluster import NO_CLUSTER, ROOT, SPACE, Cluster
 
 from tests.cluster import packages, settings, supervisor
 from tests.cluster.__main__ import ensure_up, take_down
 
-SKIPPED = pytest.StashKey[str]()
 HERE = Path(__file__).parent
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # There is one cluster: one process of pytest's has it to itself, beside other tests.
+    item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.hookimpl(trylast=True)  # when those that are not wanted are gone from the list
@@ -38,18 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mine[0].add_marker(pytest.mark.timeout(2400), append=False)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    reason = config.stash.get(SKIPPED, "")
-    if reason:
-        terminalreporter.section("NO CLUSTER: its tests did not run", sep="!", red=True, bold=True)
-        terminalreporter.line(f"This machine cannot have one: {reason}.", red=True)
-        terminalreporter.line("FEDKUBE_E2E=1 KUBECONFIG=... runs them on another.", red=True)
-
-
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """The cluster, and kubectl, commands and waiting on it."""
     named = Path(os.environ.get("KUBECONFIG", ""))
     if os.environ.get("FEDKUBE_E2E") == "1" and named.resolve() != settings.KUBECONFIG.resolve():
@@ -62,8 +56,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield Cluster(named, kubectl, f"{registry}/" if registry else "")
         return
     if reason := packages.why_not():
-        request.config.stash[SKIPPED] = reason
-        pytest.skip(f"no cluster here: {reason}")
+        pytest.skip(f"{NO_CLUSTER}{reason}")
     fresh = ensure_up()
     yield Cluster(settings.KUBECONFIG, str(settings.BINARIES / "kubectl"), own=True)
     if fresh and os.environ.get("FEDKUBE_KEEP_CLUSTER") != "1":

@@ -151,7 +151,11 @@ def test_what_becomes_of_a_release(cluster: Cluster, release: Release) -> None:
 
     release.helm.uninstall(RELEASE, wait="legacy", timeout=60)
     # Only the pod of `helm test` stays, as Helm leaves it, for its log.
-    cluster.until(lambda: set(release.left()) <= {f"pod/{RELEASE}-fedkube-test"}, "clean-up", 60)
+    may_stay = {f"pod/{RELEASE}-fedkube-test"}
+    try:
+        cluster.until(lambda: set(release.left()) <= may_stay, "clean-up", 120)
+    finally:
+        assert set(release.left()) <= may_stay
     # Nor a lease that a coordinator made anew while it was going.
     assert cluster.kubectl("get", "leases", "-n", OTHER, "-o", "name") == ""
     assert cluster.kubectl("get", CRD, "-o", "name")
