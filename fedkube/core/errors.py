@@ -6,6 +6,7 @@
     ├── Usage          the command line is wrong            -> correct it
     ├── AppInvalid     the app cannot be loaded             -> mend the app
     ├── Environment    this machine lacks something         -> free it, install it
+    ├── Superseded     another process goes on with this    -> leave all as it is, and end
     ├── Gone           what was watched is no more          -> begin another
     └── Rejected       what a peer sent breaks a rule       -> drop it, tell the peer
 
@@ -58,6 +59,12 @@ class AppInvalid(FedKubeError):
 
 class Environment(FedKubeError):
     """This machine lacks something: a free port, disk space, a package."""
+
+    exit_code = Exit.ENVIRONMENT
+
+
+class Superseded(FedKubeError):
+    """Another process has taken this one's place, which must not touch anything any more."""
 
     exit_code = Exit.ENVIRONMENT
 

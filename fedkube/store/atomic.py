@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fedkube.core.errors import Environment
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What passes when somebody frees space.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (*NO_ROOM, errno.EFBIG)
 
 
 def write(path: Path, *content: bytes | memoryview) -> None:
@@ -28,7 +30,12 @@ def write(path: Path, *content: bytes | memoryview) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise trouble(error, path) from error
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -1,6 +1,7 @@
-"""The journal of a run: what has been acknowledged, on the disk before anybody acts upon it.
+"""The journal of a run: what has been acknowledged, durable before anybody acts upon it.
 
-One file, written at its end only. It begins with ``MAGIC``; then come entries, each of
+It is written at the end of a log (``fedkube.store.logs``) only. It begins with ``MAGIC``; then come
+entries, each of
 
 ======================  ==========================================================================
 4 bytes                 length of the message, little-endian
@@ -17,22 +18,18 @@ opened again, and so is all that follows it.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import mmap
-import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from blake3 import blake3
 from google.protobuf.message import DecodeError
 
-from fedkube.core.errors import Environment, Usage
+from fedkube.core.errors import Environment, FedKubeError, Usage
 from fedkube.proto.v1 import journal_pb2 as pb
-from fedkube.store import atomic, failpoints
+from fedkube.store.logs import Log, NotNow
 
 MAGIC = b"FedKube journal 1\n".ljust(64, b"\0")
 
@@ -40,6 +37,11 @@ _LENGTHS = struct.Struct("<IQ")
 _DIGEST = 16
 _ALIGN = 64
 _ZEROS = bytes(_ALIGN)
+
+# How often it is tried whether the log can be written again.
+_RETRY_S = 1.0
+# How long an entry that is being written may hold up the end of the run.
+_CLOSE_S = 2.0
 
 log = logging.getLogger("fedkube.store")
 
@@ -56,38 +58,46 @@ class Journal:
     """A run's journal, open for writing: by one process at a time, whatever the host's processes.
 
     ``limit_bytes``: beyond this it is given up, and the run cannot be resumed any more; None: no
-    limit. Safe to use from several threads.
+    limit. ``wait``: waits for the event, at most so many seconds, and says whether it is set. Safe
+    to use from several threads.
     """
 
-    def __init__(self, path: Path, run_id: str, limit_bytes: int | None = None) -> None:
-        """Open it, or begin it.
+    def __init__(
+        self,
+        log: Log,
+        run_id: str,
+        limit_bytes: int | None = None,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+    ) -> None:
+        """Take over a log, with what is there, or begin it.
 
-        Raises Usage where another process has it open or it is another run's, Environment where it
-        cannot be read or written.
+        Raises Usage where it is another run's, Environment where it cannot be read or written.
         """
-        self._path = path
+        self._log = log
         self._limit = limit_bytes
+        self._wait = wait
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._broken: FedKubeError | None = None
+        self._open = True
         self.stored: list[Stored] = []
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise atomic.trouble(error, path) from error
-        try:
-            self._seize()
             self._end = self._read(run_id)
         except BaseException:
-            os.close(self._file)
+            log.close()
             raise
-        self._open = True
 
     def append(self, entry: pb.JournalEntry, blobs: Sequence[memoryview] = ()) -> None:
-        """Write an entry; it is on the disk when this returns.
+        """Write an entry; it is durable when this returns.
 
-        A journal that finds no room is given up with a warning: the run goes on without.
+        Where there is no room, this waits until there is. Raises where the entry could not be
+        written, and for every entry that follows: nobody may act upon them. A journal that has
+        reached its limit is given up with a warning: the run goes on without.
         """
         entry.blobs[:] = [blob.nbytes for blob in blobs]
         with self._lock:
+            if self._broken is not None:
+                raise self._broken
             if not self._open:
                 return
             parts = list(_frame(entry, blobs))
@@ -96,16 +106,10 @@ class Journal:
                 self._give_up(f"it would outgrow its {self._limit:,} bytes")
                 return
             try:
-                failpoints.reach("journal.begun")
-                _write(self._file, parts[:2], self._end)
-                failpoints.reach("journal.torn")
-                _write(self._file, parts[2:], self._end + sum(map(len, parts[:2])))
-                failpoints.reach("journal.written")
-                os.fdatasync(self._file)
-                failpoints.reach("journal.synced")
-            except OSError as error:
-                self._give_up(atomic.trouble(error, self._path).message)
-                return
+                self._write(parts)
+            except FedKubeError as error:
+                self._broken = error
+                raise
             self._end += size
 
     @property
@@ -113,42 +117,59 @@ class Journal:
         """Whether it is open: neither closed nor given up."""
         return self._open
 
+    def stop(self) -> None:
+        """The run is over: an entry that waits for room is not waited for any more."""
+        self._stopped.set()
+
     def close(self, *, delete: bool = False) -> None:
         """No more entries. ``delete``: nobody will want it again."""
-        with self._lock:
+        self.stop()
+        # One that hangs in a write ends with the process.
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return
+        try:
             if self._open:
                 self._open = False
-                os.close(self._file)
+                self._log.close()
+        finally:
+            self._lock.release()
         if delete:
-            self._path.unlink(missing_ok=True)
+            self._log.delete()
 
     # ------------------------------------------------------------- inside
+
+    def _write(self, parts: Sequence[memoryview]) -> None:
+        waits = False
+        while True:
+            try:
+                self._log.append(parts)
+                break
+            except NotNow as trouble:
+                if not waits:
+                    log.warning("the run waits: %s", trouble)
+                waits = True
+                if self._wait(self._stopped, _RETRY_S):
+                    raise Environment(
+                        f"the run was ended while it waited: {trouble}",
+                        hint="resume it when that is mended",
+                    ) from trouble
+        if waits:
+            log.info("the run goes on: %s could be written", self._log.name)
 
     def _give_up(self, why: str) -> None:
         log.warning("the journal is given up, so this run cannot be resumed from here: %s", why)
         self._open = False
-        self._path.unlink(missing_ok=True)
-        os.close(self._file)
-
-    def _seize(self) -> None:
-        """Nobody else may write, a process that was only stopped for a while included."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Usage(
-                f"another process has {self._path} open: the run is going on",
-                hint="wait for its end, or end it",
-            ) from None
+        self._log.delete()
+        self._log.close()
 
     def _read(self, run_id: str) -> int:
         """Take in what is there; where the next entry goes. A torn end is cut off."""
-        size = os.fstat(self._file).st_size
-        if size < len(MAGIC):
+        view = self._log.read()
+        if len(view) < len(MAGIC):
             return self._begin(run_id)
-        view = memoryview(mmap.mmap(self._file, size, access=mmap.ACCESS_READ))
         if view[: len(MAGIC)] != MAGIC:
             raise Environment(
-                f"{self._path} is no journal that this version of FedKube reads",
+                f"{self._log.name} is no journal that this version of FedKube reads",
                 hint="resume the run with the version that began it",
             )
         end = len(MAGIC)
@@ -158,28 +179,20 @@ class Journal:
             return self._begin(run_id)
         owner = self.stored.pop(0).entry.opening.run
         if owner != run_id:
-            raise Usage(f"{self._path} is the journal of run {owner!r}, not of {run_id!r}")
-        if end < size:
-            log.warning("the journal's last %d bytes are torn, and cut off", size - end)
-            # The mapping is of what stays: only pages behind it go.
-            os.ftruncate(self._file, end)
-            os.fsync(self._file)
+            raise Usage(f"{self._log.name} is the journal of run {owner!r}, not of {run_id!r}")
+        if end < len(view):
+            log.warning("the journal's last %d bytes are torn, and cut off", len(view) - end)
+            self._log.cut(end)
         return end
 
     def _begin(self, run_id: str) -> int:
         opening = pb.JournalEntry(opening=pb.Opening(run=run_id))
         parts = [memoryview(MAGIC), *_frame(opening, ())]
+        self._log.cut(0)
         try:
-            os.ftruncate(self._file, 0)
-            _write(self._file, parts, 0)
-            os.fsync(self._file)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise atomic.trouble(error, self._path) from error
+            self._log.append(parts)
+        except NotNow as trouble:
+            raise Environment(f"the run cannot begin: {trouble}") from trouble
         return sum(len(part) for part in parts)
 
 
@@ -232,10 +245,3 @@ def _entries(view: memoryview) -> Iterator[tuple[Stored, int]]:
             arrays += nbytes + len(_padding(nbytes))
         yield Stored(entry, blobs), end
         start = end
-
-
-def _write(file: int, parts: Sequence[memoryview], offset: int) -> None:
-    for part in parts:
-        while part:
-            count = os.pwrite(file, part, offset)
-            part, offset = part[count:], offset + count

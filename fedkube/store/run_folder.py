@@ -32,6 +32,7 @@ from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store import atomic, history
 from fedkube.store.journal import Journal
+from fedkube.store.logs import LocalLog
 
 # Takes up space from the start, so that on a full disk there is some for the last record.
 _BALLAST = ".ballast"
@@ -134,7 +135,7 @@ class RunFolder:
 
     def journal(self, run_id: str) -> Journal:
         """The run's journal, open; Usage if another process has it open."""
-        return Journal(self.path / _JOURNAL, run_id, self._journal_limit())
+        return Journal(LocalLog(self.path / _JOURNAL), run_id, self._journal_limit())
 
     @property
     def has_journal(self) -> bool:

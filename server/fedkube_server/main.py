@@ -21,7 +21,7 @@ from fedkube.app.records import to_values
 from fedkube.app.tracebacks import headline
 from fedkube.core import heap, logs
 from fedkube.core.aggregation import stated
-from fedkube.core.errors import AppInvalid, Exit, FedKubeError
+from fedkube.core.errors import AppInvalid, Environment, Exit, FedKubeError, Superseded
 from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunEvent
 from fedkube.core.tasks import Dispatcher
@@ -47,6 +47,9 @@ log = logging.getLogger("fedkube.server")
 
 # How long workers and watchers may take to hear that the run is over.
 _FAREWELL_S = 1.0
+
+# Of runs that broke, by the reason; others have failed.
+_CODES = {error.__name__: error.exit_code for error in (AppInvalid, Environment, Superseded)}
 
 # How long the app's own exit handlers and threads may take.
 _EXIT_S = 5.0
@@ -93,7 +96,7 @@ class ServerProcess:
             lambda: (self._driver.bytes_up, self._driver.bytes_down),
             earlier=earlier,
         )
-        self._past = Past(journal)
+        self._past = Past(journal, self._halt)
         self._seats = Seats(spec.sites, spec.cohort.minimum, self._halt)
         self._driver.seated = self._seats.seated
         self._number = app.run_number(self._record.run_id)
@@ -235,6 +238,10 @@ class ServerProcess:
             record = self._record
             if record.state.final:
                 return code
+            if ending.reason == Superseded.__name__:
+                # The run folder is the successor's.
+                log.error("%s", ending.message)
+                return code
             record.reason, record.message, record.details = (
                 ending.reason,
                 ending.message,
@@ -256,9 +263,7 @@ def _code(ending: Ending) -> Exit:
         return Exit.OK
     if ending.event is RunEvent.STOPPED:
         return Exit.STOPPED
-    return {"AppInvalid": Exit.APP_INVALID, "Environment": Exit.ENVIRONMENT}.get(
-        ending.reason, Exit.RUN_FAILED
-    )
+    return _CODES.get(ending.reason, Exit.RUN_FAILED)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

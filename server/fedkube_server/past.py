@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedkube.core.errors import AppInvalid
+from fedkube.core.errors import AppInvalid, FedKubeError
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import journal_pb2 as journal
 from fedkube.store.journal import Journal
 from fedkube.wire import contents, tensors
 from fedkube_server.driver import Answer, Ending
 from fedkube_server.folds import Array, Fold
+from fedkube_server.halt import Ending as RunEnding
+from fedkube_server.halt import Halt
 
 log = logging.getLogger("fedkube.server")
 
@@ -56,12 +58,16 @@ class Past:
 
     Safe to use from several threads.
 
-    ``stored``: nothing is recalled or kept where this is None.
+    ``stored``: nothing is recalled or kept where this is None. ``halt``: the run ends by this where
+    something cannot be kept, and a wait for room ends when it is set.
     """
 
-    def __init__(self, stored: Journal | None = None) -> None:
+    def __init__(self, stored: Journal | None = None, halt: Halt | None = None) -> None:
         self._journal = stored
+        self._halt = halt or Halt()
         self._lock = threading.Lock()
+        # Held, before the other, while an entry is written. That may take long: replies come in.
+        self._writing = threading.Lock()
         self._kept: dict[tuple[int, int], _Kept] = {}
         self._presents: list[list[int]] = []
         self._turns: Counter[int] = Counter()  # messages of each client that are over
@@ -71,6 +77,7 @@ class Past:
             self._take_in(each.entry, each.blobs)
         if stored is not None:
             stored.stored = []
+            self._halt.on_set(stored.stop)
 
     def _take_in(self, entry: journal.JournalEntry, blobs: Sequence[memoryview]) -> None:
         match entry.WhichOneof("kind"):
@@ -114,18 +121,24 @@ class Past:
             if kept is None:
                 return None
             summed = kept.commit.mean is not None
-            if kept.ended.asked != asked or summed != (fold is not None):
-                self._turn(f"message {turn + 1} to client {client} is another than it was")
-                return None
-            del self._kept[client, turn]
-            self._turns[client] = turn + 1
-            if fold is not None and kept.commit.mean is not None and not fold.weights:
-                fold.restore(_arrays(kept.commit), list(kept.commit.mean.weights))
-            kept.commit.begun = True
-            outcome = kept.ended.outcome
-            if outcome.HasField("failure"):
-                return outcome.failure
-            return Answer(outcome, kept.commit.blobs)
+            if kept.ended.asked == asked and summed == (fold is not None):
+                return self._recalled(kept, fold)
+        with self._writing:
+            with self._lock:
+                turned = self._turn(f"message {turn + 1} to client {client} is another than it was")
+            self._append(turned)
+        return None
+
+    def _recalled(self, kept: _Kept, fold: Fold | None) -> Ending:
+        ended, commit = kept.ended, kept.commit
+        del self._kept[ended.client, ended.turn]
+        self._turns[ended.client] = ended.turn + 1
+        if fold is not None and commit.mean is not None and not fold.weights:
+            fold.restore(_arrays(commit), list(commit.mean.weights))
+        commit.begun = True
+        if ended.outcome.HasField("failure"):
+            return ended.outcome.failure
+        return Answer(ended.outcome, commit.blobs)
 
     def tell(self, present: Callable[[], list[int]]) -> list[int]:
         """The clients that are there: as the app was told before, or else as it is now."""
@@ -134,11 +147,11 @@ class Past:
                 self._told += 1
                 return self._presents.pop(0)
         clients = present()
-        if self._journal is not None:
-            self._journal.append(journal.JournalEntry(present=journal.Present(clients=clients)))
+        self._append(journal.JournalEntry(present=journal.Present(clients=clients)))
         return clients
 
-    def _turn(self, why: str) -> None:
+    def _turn(self, why: str) -> journal.JournalEntry:
+        """Forget what does not hold any more; the entry that says so."""
         if any(kept.commit.mean is not None and kept.commit.begun for kept in self._kept.values()):
             # Half of a sum that was committed is in use, and cannot be told from the other half.
             raise AppInvalid(
@@ -152,11 +165,8 @@ class Past:
         )
         self._kept.clear()
         self._presents.clear()
-        assert self._journal is not None
         turns = [self._turns[client] for client in range(max(self._turns, default=-1) + 1)]
-        self._journal.append(
-            journal.JournalEntry(turned=journal.Turned(turns=turns, presents=self._told))
-        )
+        return journal.JournalEntry(turned=journal.Turned(turns=turns, presents=self._told))
 
     # ------------------------------------------------------------- what is
 
@@ -183,23 +193,34 @@ class Past:
         """
         if self._journal is None:
             return
-        with self._lock:
-            groups = {each: self._pending.pop(each, None) for each in {None, fold}}
-        for summed, pending in groups.items():
-            if pending is None or (summed is not None and not summed.weights):
-                continue
-            entry = journal.JournalEntry(committed=journal.Committed(calls=pending.calls))
-            if summed is not None:
-                mean = entry.committed.mean
-                mean.weights.extend(summed.weights)
-                for name, values in summed.mean().items():
-                    item = mean.arrays.items.add(
-                        name=name, dtype=values.dtype.name, blob=len(pending.blobs)
-                    )
-                    item.shape.extend(values.shape)
-                    flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-                    pending.blobs.append(flat.reshape(-1).view(np.uint8).data)
-            self._journal.append(entry, pending.blobs)
+        with self._writing:
+            with self._lock:
+                groups = {each: self._pending.pop(each, None) for each in {None, fold}}
+            for summed, pending in groups.items():
+                if pending is None or (summed is not None and not summed.weights):
+                    continue
+                entry = journal.JournalEntry(committed=journal.Committed(calls=pending.calls))
+                if summed is not None:
+                    mean = entry.committed.mean
+                    mean.weights.extend(summed.weights)
+                    for name, values in summed.mean().items():
+                        item = mean.arrays.items.add(
+                            name=name, dtype=values.dtype.name, blob=len(pending.blobs)
+                        )
+                        item.shape.extend(values.shape)
+                        flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+                        pending.blobs.append(flat.reshape(-1).view(np.uint8).data)
+                self._append(entry, pending.blobs)
+
+    def _append(self, entry: journal.JournalEntry, blobs: Sequence[memoryview] = ()) -> None:
+        """Keep an entry, or end the run: an app that catches errors must not go on without."""
+        if self._journal is None:
+            return
+        try:
+            self._journal.append(entry, blobs)
+        except FedKubeError as error:
+            self._halt.set(RunEnding.of(error))
+            self._halt.check()
 
     def close(self, *, delete: bool) -> None:
         """The run is over. ``delete``: it has ended well, so nobody will resume it."""

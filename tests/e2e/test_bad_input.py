@@ -1,10 +1,15 @@
 """Everything a person can get wrong: a sentence, the documented exit code, and nothing started."""
 
+import contextlib
+import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+
+from fedkube.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -152,3 +157,51 @@ def test_a_full_disk(run, apps, small_disk):
     assert all(path.stat().st_size > 190_000 for path in kept), "what is there is whole"
     assert not list(ran.folder.rglob("*.tmp"))
     assert [each.round for each in ran.rounds] == list(range(1, len(kept) + 1))
+
+
+@pytest.fixture
+def full_in_round_2(begin, apps, small_disk):
+    """A run whose disk has no room any more, and the file that takes it."""
+
+    def fill():
+        running = begin(
+            apps / "misbehave", "--clients", "2", "--json",
+            "-c", "sleep=0.6 size=2000 num-server-rounds=3", out="small/run",
+        )  # fmt: skip
+        running.await_that(lambda: len(RunFolder(running.folder).read_history()) == 1, "round")
+        running.await_line("begins", count=3)
+        hog = small_disk / "hog"
+        with open(hog, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        time.sleep(2.5)  # longer than a round takes
+        assert running.process.poll() is None
+        assert len(RunFolder(running.folder).read_history()) == 1, "nobody acts on what is not kept"
+        return running, hog
+
+    return fill
+
+
+def test_a_disk_that_is_full_for_a_while(full_in_round_2):
+    running, hog = full_in_round_2()
+    hog.unlink()
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert [each.round for each in ran.rounds] == [1, 2, 3]
+    assert ran.log.count("the run waits: there is no room for") == 1
+    assert ran.log.count("the run goes on:") == 1
+
+
+def test_a_run_that_waits_for_room_is_stopped(full_in_round_2, fedkube, ends):
+    running, hog = full_in_round_2()
+    family = list(running.family())
+    began = time.monotonic()
+    running.process.send_signal(signal.SIGINT)
+    ran = running.wait(timeout=20)
+    assert time.monotonic() - began < 4
+    assert ran.code in (5, 130), "it ends as Stopped, if what is to be written at the end has room"
+    assert ran.record.state.final
+    assert ends(family, 1)
+    hog.unlink()
+    assert fedkube("resume", str(running.folder)).returncode == 0
+    assert [each.round for each in ran.rounds] == [1, 2, 3]

@@ -12,6 +12,7 @@ CODES = {
     "Usage": 2,
     "AppInvalid": 3,
     "Environment": 5,
+    "Superseded": 5,
     "Gone": 4,
     "Rejected": 1,
     "FedKubeError": 1,

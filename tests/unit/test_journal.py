@@ -1,9 +1,7 @@
-"""The journal: what is read again after a crash at any byte, and who may write."""
+"""The journal: what is read again after a crash at any byte, and what becomes of a full disk."""
 
-import errno
-import os
-import subprocess
-import sys
+import logging
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +9,8 @@ from hypothesis import strategies as st
 
 from fedkube.core.errors import Environment, Usage
 from fedkube.proto.v1 import journal_pb2 as pb
-from fedkube.store import journal as module
 from fedkube.store.journal import Journal
+from fedkube.store.logs import LocalLog, NotNow
 
 
 def present(*clients):
@@ -20,7 +18,7 @@ def present(*clients):
 
 
 def read(path, run="r"):
-    journal = Journal(path, run)
+    journal = Journal(LocalLog(path), run)
     stored = [
         (list(each.entry.present.clients), [bytes(blob) for blob in each.blobs])
         for each in journal.stored
@@ -38,7 +36,7 @@ ENTRIES = [((1, 2), [b"abc", b""]), ((), []), ((7,), [b"x" * 200])]
 
 
 def write(path, entries=ENTRIES):
-    journal = Journal(path, "r")
+    journal = Journal(LocalLog(path), "r")
     for clients, blobs in entries:
         journal.append(present(*clients), [memoryview(blob) for blob in blobs])
     journal.close()
@@ -52,7 +50,7 @@ def test_what_was_written_is_read_again_and_more_follows(path):
 
 def test_arrays_are_aligned(path):
     write(path)
-    journal = Journal(path, "r")
+    journal = Journal(LocalLog(path), "r")
     data = path.read_bytes()
     assert all(data.find(bytes(blob)) % 64 == 0 for each in journal.stored for blob in each.blobs)
 
@@ -94,35 +92,14 @@ def test_a_beginning_that_was_torn_is_begun_again(path):
 def test_another_runs_journal_and_another_format(path):
     write(path)
     with pytest.raises(Usage, match="is the journal of run 'r', not of 'other'"):
-        Journal(path, "other")
+        Journal(LocalLog(path), "other")
     path.write_bytes(b"FedKube journal 9\n".ljust(64, b"\0"))
     with pytest.raises(Environment, match="no journal that this version of FedKube reads"):
-        Journal(path, "r")
-
-
-def test_one_process_writes_even_if_it_is_stopped_for_a_while(path):
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, pathlib; from fedkube.store.journal import Journal;"
-            f"j = Journal(pathlib.Path({str(path)!r}), 'r'); print('open', flush=True);"
-            "sys.stdin.read()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout.readline() == "open\n"
-    with pytest.raises(Usage, match="the run is going on"):
-        Journal(path, "r")
-    holder.kill()
-    holder.communicate()
-    Journal(path, "r").close()
+        Journal(LocalLog(path), "r")
 
 
 def test_beyond_its_limit_it_is_given_up_and_gone(path, caplog):
-    journal = Journal(path, "r", limit_bytes=1000)
+    journal = Journal(LocalLog(path), "r", limit_bytes=1000)
     journal.append(present(1))
     assert journal.writes
     journal.append(present(2), [memoryview(bytes(2000))])
@@ -133,21 +110,85 @@ def test_beyond_its_limit_it_is_given_up_and_gone(path, caplog):
     journal.close()
 
 
-@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
-def test_a_disk_that_is_full_costs_the_journal_and_not_the_run(path, monkeypatch, caplog, call):
-    journal = Journal(path, "r")
+class Fickle(LocalLog):
+    """A log whose next writes have the errors that are given."""
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def __init__(self, path, *errors):
+        super().__init__(path)
+        self.errors = list(errors)
+        self.tried = 0
 
-    monkeypatch.setattr(module.os, call, full)
-    journal.append(present(1))
-    assert not journal.writes
-    assert "the disk is full" in caplog.text
-    assert not path.exists()
+    def append(self, parts):
+        if self._size:
+            self.tried += 1
+            if self.errors:
+                raise self.errors.pop(0)
+        super().append(parts)
+
+
+def test_where_there_is_no_room_the_run_waits_until_there_is(path, caplog):
+    caplog.set_level(logging.INFO)
+    waits = []
+    journal = Journal(
+        Fickle(path, *[NotNow("there is no room for it")] * 3),
+        "r",
+        wait=lambda stopped, seconds: waits.append(seconds),
+    )
+    journal.append(present(1), [memoryview(b"abc")])
+    assert waits == [1.0] * 3
+    said = [each.getMessage() for each in caplog.records]
+    assert said == [
+        "the run waits: there is no room for it",
+        f"the run goes on: {path} could be written",
+    ]
+    journal.close()
+    assert read(path) == [([1], [b"abc"])]
+
+
+@pytest.mark.parametrize("end", [Journal.stop, Journal.close])
+def test_a_run_that_waits_for_room_can_be_ended(path, end):
+    full = Fickle(path, *[NotNow("there is no room for it")] * 1000)
+    journal = Journal(full, "r")
+    raised = []
+
+    def append():
+        try:
+            journal.append(present(1))
+        except Environment as error:
+            raised.append(error.message)
+
+    thread = threading.Thread(target=append, daemon=True)
+    thread.start()
+    while not full.tried:
+        pass
+    end(journal)
+    thread.join(0.9)  # it tries again after a second
+    assert not thread.is_alive()
+    assert raised == ["the run was ended while it waited: there is no room for it"]
+    journal.close()
+    assert read(path) == []
+
+
+def test_after_an_error_nothing_can_be_written_any_more(path):
+    journal = Journal(Fickle(path, Environment("cannot write it: Input/output error")), "r")
+    for clients in (1, 2):
+        with pytest.raises(Environment, match="Input/output error"):
+            journal.append(present(clients))
+    journal.close()
+    assert read(path) == []
+
+
+def test_a_journal_that_cannot_begin(path):
+    class Full(LocalLog):
+        def append(self, parts):
+            raise NotNow("there is no room for it")
+
+    with pytest.raises(Environment, match="the run cannot begin: there is no room for it"):
+        Journal(Full(path), "r")
+    LocalLog(path).close()
 
 
 def test_a_journal_that_nobody_wants_any_more(path):
-    journal = Journal(path, "r")
+    journal = Journal(LocalLog(path), "r")
     journal.close(delete=True)
     assert not path.exists()

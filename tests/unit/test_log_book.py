@@ -86,25 +86,62 @@ def test_a_line_without_an_end_is_cut(book, shown, monkeypatch):
 
 
 class FullFile:
-    """A file on a disk that is full."""
+    """A file on a disk that is full, but for as many bytes as there is ``room``."""
 
-    def write(self, _):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    room = 0
+
+    def __init__(self):
+        self.written = b""
+
+    def write(self, data):
+        count = min(self.room, len(data))
+        if not count:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= count
+        self.written += data[:count]
+        return count
 
     def close(self):
-        self.write("")
+        pass
 
 
-def test_a_log_that_cannot_be_written_is_said_once_and_lines_are_still_shown(book, path, shown):
+@pytest.fixture
+def full(book):
     book._file.close()
     book._file = FullFile()
+    return book._file
+
+
+def test_lines_wait_for_room_on_the_disk(book, full, shown):
+    for line in ("one", "two"):
+        book.write("server", line)
+    assert book.trouble is None
+    full.room = 20
+    book.write("server", "three")
+    full.room = 1000
+    book.write("server", "four")
+    words = [line.split()[-1] for line in full.written.decode().splitlines()]
+    assert words == ["one", "two", "three", "four"]
+    assert [line for _, line in shown] == words, "they are shown at once"
+    book.close()
+    assert book.trouble is None
+
+
+def test_lines_that_have_found_no_room_at_the_end_are_told_of(book, full, shown):
     book.write("server", "one")
+    book.close()
+    assert "the disk is full" in book.trouble.message
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_lines_are_still_shown(book, full, shown):
+    for number in range(1_002):
+        book.write("server", f"{number}")
     trouble = book.trouble
     assert "the disk is full" in trouble.message
-    book.write("server", "two")
+    book.write("server", "late")
     book.close()
     assert book.trouble is trouble
-    assert [line for _, line in shown] == ["one", "two"]
+    assert len(shown) == 1_003
 
 
 def test_a_log_that_can_be_written_is_no_trouble(book):

@@ -1,14 +1,19 @@
 """What is recalled of a server's earlier life, and what becomes of an app that changes its mind."""
 
+import threading
+
 import numpy as np
 import pytest
 from fedkube_server.driver import Answer
 from fedkube_server.folds import Fold
+from fedkube_server.halt import Ending, Halt, Halted
 from fedkube_server.past import Past
 
-from fedkube.core.errors import AppInvalid
+from fedkube.core.errors import AppInvalid, Environment
+from fedkube.core.run_states import RunEvent
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.journal import Journal
+from fedkube.store.logs import LocalLog, NotNow
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def lives(tmp_path):
     def begin():
         for journal in open_now:
             journal.close()
-        open_now[:] = [Journal(tmp_path / "journal", "r")]
+        open_now[:] = [Journal(LocalLog(tmp_path / "journal"), "r")]
         return Past(open_now[0])
 
     return begin
@@ -153,3 +158,56 @@ def test_an_app_that_sums_no_more(lives):
     past = lives()
     assert past.recall(0, 0, b"asked", None) is None
     assert past.left == 0
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A life whose journal has this error from now on, and what ends its run."""
+
+    def begin(error):
+        log = LocalLog(tmp_path / "broken")
+        halt = Halt()
+        past = Past(Journal(log, "r"), halt)
+
+        def append(parts):
+            log.tried = True
+            raise error
+
+        log.tried = False
+        log.append = append
+        past.settled(0, 0, b"asked", None, answer())
+        return past, halt, log
+
+    return begin
+
+
+def test_what_cannot_be_kept_ends_the_run(broken):
+    past, halt, _ = broken(Environment("cannot write it: Input/output error", hint="mend it"))
+    with pytest.raises(Halted):
+        past.commit()
+    assert halt.ending.reason == "Environment"
+    assert halt.ending.message == "cannot write it: Input/output error; mend it"
+    with pytest.raises(Halted):
+        past.tell(lambda: [1])
+
+
+def test_a_run_that_waits_for_room_hears_when_it_is_ended(broken):
+    past, halt, log = broken(NotNow("there is no room"))
+    raised = []
+
+    def commit():
+        try:
+            past.commit()
+        except Halted as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=commit, daemon=True)
+    thread.start()
+    while not log.tried:
+        pass
+    past.settled(1, 0, b"asked", None, answer())  # replies come in meanwhile
+    halt.set(Ending(RunEvent.STOPPED, "Stopped", "stopped by SIGINT"))
+    thread.join(0.9)
+    assert not thread.is_alive()
+    assert raised == ["stopped by SIGINT"]
+    assert halt.ending.event is RunEvent.STOPPED
