@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedkube.api.v1alpha1 import NO_JOURNAL
 from fedkube.app import project
 from fedkube.cli.cluster import lifecycle
 from fedkube.cli.cluster.options import Context, Namespace
@@ -62,12 +63,17 @@ def _unfinished(path: Path) -> tuple[RunFolder, RunRecord]:
     record = folder.read_record()
     if record.state is RunState.SUCCEEDED:
         raise Usage(f"the run in {path} has ended well; there is nothing to go on with")
-    if not folder.has_journal:
+    if not folder.has_journal(record):
+        why = (
+            "it was begun with --journal off"
+            if record.spec.server.journal == NO_JOURNAL
+            else "log.txt may say why it was given up"
+        )
         raise Usage(
             f"the run in {path} has no journal, so it cannot go on",
-            hint="log.txt may say why it was given up; begin a new run",
+            hint=f"{why}; begin a new run",
         )
-    folder.journal(record.run_id).close()  # raises where the run is still going on
+    folder.refuse_if_open(record)
     project.read(record.spec.app)  # raises where the app is gone
     record.state = move(record.state, RunEvent.RESUMED)
     record.reason = record.message = record.details = ""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import secrets
 import sys
 from datetime import datetime
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 
 from fedkube import __version__
-from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec, Server
+from fedkube.api.v1alpha1 import JOURNAL_PATTERN, Checkpoints, Pool, RunSpec, Server
 from fedkube.app import project
 from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for
@@ -116,6 +117,15 @@ def run(
     keep_checkpoints: Annotated[
         int, typer.Option("--keep-checkpoints", help="Keep the newest so many; 0: all.")
     ] = 3,
+    journal: Annotated[
+        str,
+        typer.Option(
+            "--journal",
+            help="Where the journal is from which the run goes on when its server dies: a URL in "
+            "an object store (s3://, gs://, az://), or 'off' for none. Default: in the run folder.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="The last line on stdout is the result as JSON.")
     ] = False,
@@ -140,7 +150,9 @@ def run(
         pool=Pool(clients=count, client_timeout_s=_positive(client_timeout), threads=threads),
         cohort=cohorts.read(cohort or [], count),
         compression=compression.value,
-        server=Server(listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}"),
+        server=Server(
+            listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}", journal=_place(journal)
+        ),
         checkpoints=Checkpoints(
             every=_in_range("--checkpoint-every", checkpoint_every, 0),
             keep=_in_range("--keep-checkpoints", keep_checkpoints, 0),
@@ -219,6 +231,15 @@ def _in_range(option: str, value: int, low: int, high: int | None = None) -> int
         upper = "" if high is None else f" and at most {high}"
         raise Usage(f"{option} is {value}, and must be at least {low}{upper}")
     return value
+
+
+def _place(journal: str) -> str:
+    if not re.match(JOURNAL_PATTERN, journal):
+        raise Usage(
+            f"--journal is {journal!r}, and must be 'off' or begin with s3://, gs:// or az://",
+            hint="leave it out to have the journal in the run folder",
+        )
+    return journal
 
 
 def _relays(count: int) -> str:

@@ -136,7 +136,13 @@ class Launcher:
             began = loop.time()
             code = await self._server.wait()
             ends = ends + 1 if loop.time() - began < _STABLE_S else 1
-            if code >= 0 or self._stop.is_set() or ends > _MAX_RESTARTS or not self._go_on():
+            if code >= 0 or self._stop.is_set() or ends > _MAX_RESTARTS:
+                return code
+            try:
+                if not await asyncio.to_thread(self._go_on):
+                    return code
+            except Environment as error:  # its journal is elsewhere, and cannot be reached
+                self._log.write("fedkube", f"the server cannot go on: {error.message}")
                 return code
             self._log.write(
                 "fedkube", f"server {_ended(code)}; it goes on from what it has committed"
@@ -146,7 +152,7 @@ class Launcher:
     def _go_on(self) -> bool:
         """Whether the run can, in whose record it is said then."""
         record = self._folder.read_record()
-        if record.state.final or not self._folder.has_journal:
+        if record.state.final or not self._folder.has_journal(record):
             return False
         record.state = move(record.state, RunEvent.RESUMED)
         self._folder.write_record(record)

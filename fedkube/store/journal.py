@@ -134,7 +134,10 @@ class Journal:
         finally:
             self._lock.release()
         if delete:
-            self._log.delete()
+            try:
+                self._log.delete()
+            except FedKubeError as error:
+                log.warning("the journal, which nobody needs any more, stays: %s", error)
 
     # ------------------------------------------------------------- inside
 

@@ -69,13 +69,9 @@ class LocalLog:
         """
         self.name = str(path)
         self._path = path
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise atomic.trouble(error, path) from error
+        self._file = seize(path)
         self._open = True
         try:
-            hold(self._file, path)
             self._size = os.fstat(self._file).st_size
             if not self._size:
                 atomic.sync_folder(path.parent)
@@ -149,12 +145,21 @@ class LocalLog:
             failpoints.reach(place)
 
 
-def hold(file: int, path: Path) -> None:
-    """Lock an open file until it is closed; Usage where another process has it locked."""
+def seize(path: Path) -> int:
+    """Open a file, or make it, and lock it until it is closed.
+
+    Raises Usage where another process has it locked, Environment where it cannot be opened.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise atomic.trouble(error, path) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(file)
         raise Usage(
             f"another process has {path} open: the run is going on",
             hint="wait for its end, or end it",
         ) from None
+    return file

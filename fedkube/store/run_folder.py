@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -27,12 +28,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from fedkube.api.v1alpha1 import RunSpec
+from fedkube.api.v1alpha1 import NO_JOURNAL, RunSpec
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.store import atomic, history
 from fedkube.store.journal import Journal
-from fedkube.store.logs import LocalLog
+from fedkube.store.logs import LocalLog, seize
+from fedkube.store.object_log import LOCK, ObjectLog
 
 # Takes up space from the start, so that on a full disk there is some for the last record.
 _BALLAST = ".ballast"
@@ -107,6 +109,10 @@ class RunRecord(BaseModel):
         self.bytes_down = max(self.bytes_down, sum(phase.bytes_down for phase in phases))
 
 
+def _below(place: str, run_id: str) -> str:
+    return f"{place.rstrip('/')}/{run_id}"
+
+
 class RunFolder:
     """Reads and writes the files of one run; one process writes at a time."""
 
@@ -133,14 +139,30 @@ class RunFolder:
         """Keep some space for writing down how the run ended."""
         atomic.write(self.path / _BALLAST, bytes(_BALLAST_BYTES))
 
-    def journal(self, run_id: str) -> Journal:
-        """The run's journal, open; Usage if another process has it open."""
-        return Journal(LocalLog(self.path / _JOURNAL), run_id, self._journal_limit())
+    def journal(self, record: RunRecord) -> Journal | None:
+        """The run's journal, open; None of a run that is to have none.
 
-    @property
-    def has_journal(self) -> bool:
+        Raises Usage if another process has it open, Environment if it cannot be had.
+        """
+        place = record.spec.server.journal
+        if place == NO_JOURNAL:
+            return None
+        if place:
+            return Journal(ObjectLog.at(_below(place, record.run_id), self.path), record.run_id)
+        return Journal(LocalLog(self.path / _JOURNAL), record.run_id, self._journal_limit())
+
+    def has_journal(self, record: RunRecord) -> bool:
         """Whether there is one: none of a run that has ended well, or whose disk was too small."""
+        place = record.spec.server.journal
+        if place == NO_JOURNAL:
+            return False
+        if place:
+            return ObjectLog.exists(_below(place, record.run_id))
         return (self.path / _JOURNAL).exists()
+
+    def refuse_if_open(self, record: RunRecord) -> None:
+        """Raise Usage where another process of this machine has the run's journal open."""
+        os.close(seize(self.path / (LOCK if record.spec.server.journal else _JOURNAL)))
 
     def _journal_limit(self) -> int:
         """Half of what is free: models, checkpoints and updates need room as well."""

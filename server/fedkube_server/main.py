@@ -300,7 +300,7 @@ def main() -> None:
 
     folder = RunFolder(options.folder)
     try:
-        journal = folder.journal(folder.read_record().run_id)
+        journal = folder.journal(folder.read_record())
     except FedKubeError as error:
         log.error("%s", error.message)
         sys.exit(error.exit_code)

@@ -37,9 +37,9 @@ def begin(folder: Path, orders: bytes) -> RunRecord:
         record = there.read_record()
         if record.state.final:
             return record
-        if there.has_journal:
+        if there.has_journal(record):
             # Raises where the pod that this one replaces is still writing.
-            there.journal(record.run_id).close()
+            there.refuse_if_open(record)
             record.state = move(record.state, RunEvent.RESUMED)
             there.write_record(record)
             return record
@@ -116,7 +116,7 @@ def main() -> None:
         record = begin(options.folder, options.orders.read_bytes())
         code = 0
         if record.state is RunState.PENDING:
-            journal = folder.journal(record.run_id)
+            journal = folder.journal(record)
             code = ServerProcess(folder, credentials_of(options), lambda port: None, journal).run()
             record = folder.read_record()
     except FedKubeError as error:

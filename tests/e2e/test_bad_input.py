@@ -71,6 +71,10 @@ def test_a_component_of_another_kind(run, app):
         (["--threads", "0"], "--threads is 0"),
         (["--seed", "-1"], "--seed is -1"),
         (["--port", "70000"], "--port is 70000"),
+        (
+            ["--journal", "somewhere"],
+            "--journal is 'somewhere', and must be 'off' or begin with s3",
+        ),
         (["--client-timeout", "0"], "--client-timeout is 0"),
         (["--checkpoint-every", "-1"], "--checkpoint-every is -1"),
         (["--run-config", "learning-rte=1"], "did you mean 'learning-rate'?"),

@@ -3,7 +3,9 @@
 import signal
 
 import pytest
+from s3_server import S3Server
 
+from fedkube.store.object_log import ObjectLog
 from fedkube.store.run_folder import RunFolder
 
 
@@ -94,6 +96,92 @@ def test_every_strategy_of_flowers(whole, run, resume, apps, monkeypatch):
     assert ran.record.model.sha256 == wanted.record.model.sha256
 
 
+@pytest.fixture
+def s3(monkeypatch):
+    server = S3Server()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("step", ["begun", "synced"])
+def test_a_journal_in_an_object_store(whole, run, resume, apps, monkeypatch, s3, step):
+    words = ("--clients", "4", "--journal", "s3://bucket/journals")
+    wanted = whole(apps / "message_api", *words)
+    assert not s3.objects, "nobody needs it any more"
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", f"journal.{step}:2")
+    ran = run(apps / "message_api", "--seed", "5", *words)
+    if ran.code == 4:  # killed too often for the launcher
+        assert {key.rpartition("/")[0] for key in s3.objects} == {
+            f"bucket/journals/{ran.record.run_id}"
+        }
+        assert resume(ran.folder).returncode == 0
+    assert "it goes on from what it has committed" in ran.log
+    assert ran.record.model.sha256 == wanted.record.model.sha256
+    assert _told(ran) == _told(wanted)
+    assert not s3.objects
+    assert not (ran.folder / "journal").exists()
+
+
+def test_a_store_that_is_away_for_a_while(begin, apps, s3):
+    running = begin(
+        apps / "misbehave", "--clients", "2", "--journal", "s3://bucket/journals",
+        "-c", "sleep=0.3 num-server-rounds=4",
+    )  # fmt: skip
+    running.await_that(lambda: len(RunFolder(running.folder).read_history()) >= 1, "round")
+    s3.down = True
+    running.await_line("the run waits: s3://bucket/journals/")
+    s3.down = False
+    ran = running.wait()
+    assert ran.code == 0, ran.text
+    assert "the run goes on: s3://bucket/journals/" in ran.log
+
+
+def test_a_server_whose_run_goes_on_elsewhere_ends_and_touches_nothing(begin, apps, s3, tmp_path):
+    running = begin(
+        apps / "misbehave", "--clients", "2", "--journal", "s3://bucket/journals",
+        "-c", "sleep=0.3 num-server-rounds=50",
+    )  # fmt: skip
+    running.await_that(lambda: len(RunFolder(running.folder).read_history()) >= 1, "round")
+    there = f"s3://bucket/journals/{RunFolder(running.folder).read_record().run_id}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    log = ObjectLog.at(there, elsewhere)
+    ran = running.wait(timeout=20)
+    assert ran.code == 5, ran.text
+    assert "another server has taken over" in ran.log
+    assert not (ran.folder / "model.safetensors").exists()
+    log.append([memoryview(b"still the successor's")])
+
+
+def test_a_run_folder_that_is_lost_but_for_its_orders(begin, whole, resume, apps, s3, tmp_path):
+    """As a pod finds it whose disk is new."""
+    words = ("--clients", "4", "--journal", "s3://bucket/journals")
+    options = ("-c", "sleep=0.3 num-server-rounds=3")
+    wanted = whole(apps / "misbehave", *words, *options)
+    running = begin(apps / "misbehave", "--seed", "5", *words, *options)
+    running.await_that(lambda: len(RunFolder(running.folder).read_history()) >= 1, "round")
+    running.process.send_signal(signal.SIGINT)
+    stopped = running.wait()
+    folder = RunFolder.create(tmp_path / "new")
+    folder.write_record(stopped.record)
+    assert resume(folder.path).returncode == 0
+    assert "going on: 4 replies of earlier are there" in (folder.path / "log.txt").read_text()
+    assert folder.read_record().model.sha256 == wanted.record.model.sha256
+
+
+def test_a_run_without_a_journal(run, resume, apps, monkeypatch):
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", "journal.begun:1")
+    done = run(apps / "message_api", "--clients", "2", "--journal", "off")
+    assert done.code == 0, "it writes none"
+    running = run(apps / "server_raises", "--clients", "2", "--journal", "off", out="raised")
+    assert running.code == 4
+    refused = resume(running.folder)
+    assert refused.returncode == 2
+    assert "it was begun with --journal off" in refused.stderr
+
+
 def test_a_run_that_was_stopped_goes_on(begin, whole, resume, apps):
     options = ("--clients", "4", "-c", "sleep=0.3 num-server-rounds=3")
     wanted = whole(apps / "misbehave", *options)
@@ -111,7 +199,7 @@ def test_a_run_that_was_stopped_goes_on(begin, whole, resume, apps):
 
 
 def test_a_killed_launcher(begin, resume, ends, apps):
-    running = begin(apps / "misbehave", "--clients", "4", "-c", "sleep=0.3 num-server-rounds=3")
+    running = begin(apps / "misbehave", "--clients", "4", "-c", "sleep=0.3 num-server-rounds=10")
     running.await_that(lambda: len(RunFolder(running.folder).read_history()) >= 1, "round")
     family = list(running.family())
     refused = resume(running.folder)

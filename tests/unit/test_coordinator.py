@@ -428,6 +428,16 @@ def test_each_site_has_its_own_pod_key_and_data() -> None:
     assert mounts["/data"]["readOnly"] is True
 
 
+def test_a_server_whose_journal_is_in_an_object_store_gets_there_and_nobody_else() -> None:
+    run = a_run(server={"journal": "s3://bucket/journals"})
+    orders = RunRecord.model_validate_json(objects.orders(run)["data"]["run.json"], by_name=True)
+    assert orders.spec.server.journal == "s3://bucket/journals"
+    (*_, keep) = objects.policies(run, DEFAULTS)
+    assert keep["spec"]["egress"] == [{"ports": [{"port": 443, "protocol": "TCP"}]}]
+    assert keep["spec"]["podSelector"]["matchLabels"]["fedkube.io/role"] == "server"
+    assert len(objects.policies(a_run(server={"journal": "off"}), DEFAULTS)) == 3
+
+
 def test_the_server_is_told_of_sites_cohort_and_compression() -> None:
     cohort = {"minimum": 2, "deadlineSeconds": 60}
     run = a_run(sites=SITES, cohort=cohort, compression="int8")

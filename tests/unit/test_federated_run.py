@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedkube.api.v1alpha1 import Checkpoints, Pool, RunSpec, Server
+from fedkube.api.v1alpha1.federated_run import ServerGroup
 from fedkube.core.quantisation import Compression
 
 
@@ -70,3 +71,15 @@ def test_updates_are_compressed_as_a_run_says_and_otherwise_not(kind):
     assert RunSpec.model_validate_json(spec(compression=kind).model_dump_json()).compression == kind
     with pytest.raises(ValidationError, match="compression"):
         spec(compression="int4")
+
+
+@pytest.mark.parametrize("place", ["", "off", "s3://bucket", "gs://b/c", "az://c/d", "abfss://c/d"])
+def test_a_journal_is_in_the_run_folder_or_in_an_object_store_or_nowhere(place):
+    assert ServerGroup(journal=place).journal == Server(journal=place).journal == place
+
+
+@pytest.mark.parametrize("place", ["s3:/bucket", "http://x", "/tmp/x", "on", "s3://a b", "s3://"])
+def test_a_journal_cannot_be_anywhere_else(place):
+    for kind in (Server, ServerGroup):
+        with pytest.raises(ValidationError, match="journal"):
+            kind(journal=place)

@@ -4,13 +4,19 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore
+from s3_server import S3Server
 
-from fedkube.core.errors import Environment, Usage
+from fedkube.core.errors import Environment, Superseded, Usage
+from fedkube.proto.v1 import journal_pb2 as pb
 from fedkube.store import failpoints, logs
-from fedkube.store.journal import Journal
+from fedkube.store.journal import MAGIC, Journal
 from fedkube.store.logs import LocalLog, NotNow
+from fedkube.store.object_log import ObjectLog
 
 
 def parts(*words):
@@ -30,10 +36,56 @@ class Local:
         return self._path.exists()
 
 
-@pytest.fixture(params=["local"])
+class Memory:
+    """Objects in memory. Each opening is another machine's, with a run folder of its own."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.store = MemoryStore()
+
+    def open(self):
+        return ObjectLog(self.store, "memory://log", another(self._folder))
+
+    def exists(self):
+        return bool(self.store.list().collect())
+
+
+class S3:
+    """Objects on a server that speaks S3."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def open(self):
+        return ObjectLog.at(URL, another(self._folder))
+
+    def exists(self):
+        return ObjectLog.exists(URL)
+
+
+URL = "s3://bucket/some/journals/r"
+KINDS = {"local": Local, "memory": Memory, "s3": S3}
+
+
+def another(folder):
+    return Path(tempfile.mkdtemp(dir=folder))
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    server = S3Server()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=list(KINDS))
 def place(request, tmp_path):
     """Where logs of a kind can be: each opening is another process's."""
-    return Local(tmp_path)
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    return KINDS[request.param](tmp_path)
 
 
 def content(place):
@@ -101,11 +153,54 @@ def test_a_log_that_is_deleted_is_gone_and_another_can_begin(place):
     assert content(place) == b""
 
 
-def test_a_journal_in_it(place):
-    Journal(place.open(), "r").close()
+def entry(number):
+    return pb.JournalEntry(present=pb.Present(clients=[number]))
+
+
+def journal_of(place):
+    journal = Journal(place.open(), "r")
+    return journal, [
+        (list(each.entry.present.clients), [bytes(blob) for blob in each.blobs])
+        for each in journal.stored
+    ]
+
+
+def test_a_journal_goes_on_in_each_life_where_the_one_before_ended(place):
+    for life in range(4):
+        journal, stored = journal_of(place)
+        assert stored == [([number], [b"%d" % number * 100]) for number in range(life)]
+        journal.append(entry(life), [memoryview(b"%d" % life * 100)])
+        journal.close()
     with pytest.raises(Usage, match="is the journal of run 'r', not of 'other'"):
         Journal(place.open(), "other")
-    Journal(place.open(), "r").close()
+
+
+def test_a_torn_end_is_cut_off(place):
+    journal, _ = journal_of(place)
+    journal.append(entry(1))
+    journal.close()
+    log = place.open()
+    log.read()
+    log.append(parts(b"torn by a crash"))
+    log.close()
+    journal, stored = journal_of(place)
+    assert stored == [([1], [])]
+    journal.append(entry(2), [memoryview(b"x")])
+    journal.close()
+    assert journal_of(place)[1] == [([1], []), ([2], [b"x"])]
+
+
+@pytest.mark.parametrize("left", [0, 10, len(MAGIC), 100])
+def test_a_beginning_that_was_torn_is_begun_again(place, left):
+    log = place.open()
+    log.read()
+    log.append(parts((MAGIC + b"x" * 100)[:left]))
+    log.close()
+    journal, stored = journal_of(place)
+    assert stored == []
+    journal.append(entry(1))
+    journal.close()
+    assert journal_of(place)[1] == [([1], [])]
 
 
 # ------------------------------------------------------------- files
@@ -203,3 +298,161 @@ def test_the_places_where_tests_have_a_server_die_are_those_of_an_entry(path, mo
     assert not places
     log.append(parts(b"one", b"two", b"three"))
     assert places == [f"journal.{step}" for step in ("begun", "torn", "written", "synced")]
+
+
+# ------------------------------------------------------------- objects
+
+
+@pytest.fixture(params=["memory", "s3"])
+def objects(request, tmp_path):
+    """Where logs of objects can be."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    return KINDS[request.param](tmp_path)
+
+
+def test_a_server_that_was_thought_dead_can_write_no_more(objects):
+    first = objects.open()
+    first.read()
+    first.append(parts(b"one"))
+    second = objects.open()
+    assert second.read() == b"one"
+    for _ in range(2):
+        with pytest.raises(Superseded, match="another server has taken over"):
+            first.append(parts(b"late"))
+        second.append(parts(b"two"))
+    with pytest.raises(Superseded):
+        first.cut(0)
+    assert content(objects) == b"onetwotwo"
+    with pytest.raises(Superseded):
+        second.append(parts(b"late as well"))
+
+
+def test_what_is_written_while_another_opens_it_is_read_by_that_one(objects, monkeypatch):
+    """The entry gets in, or its server learns that it was superseded; never neither, nor both."""
+    first = objects.open()
+    first.read()
+    create = ObjectLog._create
+    raced = []
+
+    def after_another(log, number, kind, *rest):
+        if log is not first and not raced:
+            raced.append(number)
+            first.append(parts(b"just in time"))
+        return create(log, number, kind, *rest)
+
+    monkeypatch.setattr(ObjectLog, "_create", after_another)
+    second = objects.open()
+    assert raced
+    assert second.read() == b"just in time"
+    with pytest.raises(Superseded):
+        first.append(parts(b"late"))
+
+
+def test_two_that_open_it_at_once(objects):
+    ones = [objects.open() for _ in range(3)]
+    for each in ones[:-1]:
+        with pytest.raises(Superseded):
+            each.append(parts(b"late"))
+    ones[-1].append(parts(b"kept"))
+    assert content(objects) == b"kept"
+
+
+def test_the_run_folder_is_one_processs(s3, tmp_path):
+    log = ObjectLog.at(URL, tmp_path)
+    with pytest.raises(Usage, match="the run is going on"):
+        ObjectLog.at(URL, tmp_path)
+    log.append(parts(b"undisturbed"))
+    log.close()
+    ObjectLog.at(URL, tmp_path).close()
+
+
+def test_many_objects_keep_their_order(objects):
+    log = objects.open()
+    log.read()
+    words = [b"%d," % number for number in range(30)]
+    for word in words:
+        log.append(parts(word))
+    log.close()
+    assert content(objects) == b"".join(words)
+
+
+def test_an_object_that_somebody_deleted_is_missed(s3, tmp_path):
+    log = ObjectLog.at(URL, tmp_path)
+    log.append(parts(b"one"))
+    log.append(parts(b"two"))
+    log.close()
+    del s3.objects["bucket/some/journals/r/0000000002"]
+    with pytest.raises(Environment, match=f"{URL} lacks the object 0000000002"):
+        ObjectLog.at(URL, tmp_path)
+
+
+def test_an_object_of_another_make(s3, tmp_path):
+    s3.objects["bucket/some/journals/r/0000000001"] = b"x" * 100
+    log = ObjectLog.at(URL, tmp_path)
+    with pytest.raises(Environment, match="0000000001 is no part of a journal"):
+        log.read()
+
+
+def test_a_store_that_overwrites_is_refused(s3, tmp_path):
+    s3.overwrites = True
+    with pytest.raises(Environment, match="a store that overwrites objects"):
+        ObjectLog.at(URL, tmp_path)
+
+
+def test_an_object_whose_receipt_was_lost_is_written_once(s3, tmp_path):
+    log = ObjectLog.at(URL, tmp_path)
+    log.read()
+    s3.forgets = True
+    log.append(parts(b"one"))
+    assert not s3.forgets
+    log.append(parts(b"two"))
+    log.close()
+    assert ObjectLog.at(URL, another(tmp_path)).read() == b"onetwo"
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(s3, tmp_path, monkeypatch):
+    log = ObjectLog.at(URL, tmp_path)
+    log.read()
+    s3.down = True
+    with pytest.raises(NotNow, match="cannot be written"):
+        log.append(parts(b"one"))
+    s3.down = False
+    log.append(parts(b"one"))
+    log.close()
+    assert ObjectLog.at(URL, another(tmp_path)).read() == b"one"
+
+
+def test_a_store_that_lets_nobody_in_any_more(s3, tmp_path):
+    log = ObjectLog.at(URL, tmp_path)
+    s3.denies = True
+    with pytest.raises(Environment, match=f"{URL} cannot be used: "):
+        log.append(parts(b"one"))
+
+
+@pytest.mark.parametrize("trouble", ["down", "denies"])
+def test_a_store_that_cannot_be_reached_at_the_beginning(s3, tmp_path, trouble):
+    setattr(s3, trouble, True)
+    with pytest.raises(Environment, match=f"{URL} cannot be"):
+        ObjectLog.at(URL, tmp_path)
+    with pytest.raises(Environment, match=f"{URL} cannot be"):
+        ObjectLog.exists(URL)
+    setattr(s3, trouble, False)
+    ObjectLog.at(URL, tmp_path).close()  # the folder is free
+
+
+def test_nothing_goes_there_unencrypted_unless_it_is_allowed(s3, tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    with pytest.raises(Environment):
+        ObjectLog.at(URL, tmp_path)
+    assert not s3.objects
+
+
+def test_the_places_where_tests_have_a_server_die_that_writes_objects(s3, tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(failpoints, "reach", places.append)
+    log = ObjectLog.at(URL, tmp_path)
+    log.append(parts(b"the beginning"))
+    assert not places
+    log.append(parts(b"one", b"two", b"three"))
+    assert places == [f"journal.{step}" for step in ("begun", "synced")]

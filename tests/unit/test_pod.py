@@ -65,7 +65,7 @@ def test_an_unfinished_life_with_a_journal_is_gone_on_with(tmp_path: Path) -> No
     folder = RunFolder(tmp_path / "run")
     folder.write_record(record)
     (folder.path / "history.json").write_text('{"run_id": "r", "rounds": []}')
-    journal = folder.journal("r")
+    journal = folder.journal(record)
     with pytest.raises(Usage, match="another process has"):
         pod.begin(tmp_path / "run", written)
     assert folder.read_record().state is RunState.RUNNING, "nothing was touched"

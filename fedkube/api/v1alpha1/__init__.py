@@ -6,6 +6,8 @@ from fedkube.api.v1alpha1.federated_run import (
     State,
 )
 from fedkube.api.v1alpha1.run_spec import (
+    JOURNAL_PATTERN,
+    NO_JOURNAL,
     Checkpoints,
     Cohort,
     ConfigValue,
@@ -15,6 +17,8 @@ from fedkube.api.v1alpha1.run_spec import (
 )
 
 __all__ = [
+    "JOURNAL_PATTERN",
+    "NO_JOURNAL",
     "Checkpoints",
     "Cohort",
     "ConfigValue",

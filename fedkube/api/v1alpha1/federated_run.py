@@ -11,6 +11,8 @@ from pydantic import ConfigDict, Field, model_validator
 from fedkube.api.v1alpha1.groups import DNS_NAME, MAX_SITES, PodOverrides, PoolGroup, Site
 from fedkube.api.v1alpha1.run_spec import (
     COMPRESSION,
+    JOURNAL,
+    JOURNAL_PATTERN,
     Checkpoints,
     Cohort,
     CompressionName,
@@ -99,6 +101,7 @@ class ServerGroup(Declared):
     """The aggregation server."""
 
     storage: Storage = Field(default_factory=Storage, description="For the run folder")
+    journal: str = Field(default="", pattern=JOURNAL_PATTERN, max_length=2048, description=JOURNAL)
     exposure: Exposure = Field(default_factory=Exposure, description="Who can reach it")
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the server's pod")
 

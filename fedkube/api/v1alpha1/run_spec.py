@@ -19,6 +19,14 @@ COMPRESSION = (
 )
 
 
+NO_JOURNAL = "off"
+JOURNAL_PATTERN = r"^(off|(s3|gs|az|abfss?)://\S+)?$"
+JOURNAL = (
+    "Where the journal is from which a run goes on: a URL in an object store (s3, gs, az, abfs, "
+    "abfss), below which the run gets a folder of its own; empty: in the run folder; off: nowhere"
+)
+
+
 class Declared(BaseModel):
     """Fields are camelCase in files, as Kubernetes has them; unknown ones are refused."""
 
@@ -53,6 +61,7 @@ class Server(Declared):
     """The aggregation server."""
 
     listen: str = Field(default="127.0.0.1:0", description="HOST:PORT; port 0 takes a free one")
+    journal: str = Field(default="", pattern=JOURNAL_PATTERN, max_length=2048, description=JOURNAL)
 
 
 class Checkpoints(Declared):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from fedkube.api.v1alpha1 import NO_JOURNAL
 from fedkube.coordinator.objects.base import (
     PORT,
     ROLE_LABEL,
@@ -14,7 +15,7 @@ from fedkube.coordinator.objects.base import (
     metadata,
 )
 
-# Ports of what bundles are fetched from, where the URL says none.
+# Ports of what bundles are fetched from and journals are kept in, where the URL says none.
 _PORTS = {"http": 80}
 _TLS_PORT = 443
 
@@ -101,6 +102,10 @@ def policies(run: Run, defaults: Defaults) -> list[Object]:
         out = {"ports": [{"port": port, "protocol": "TCP"}]}
         fetch = {"podSelector": ours, "policyTypes": ["Egress"], "egress": [out]}
         found.append(policy("fetch", "network", fetch))
+    if run.spec.server.journal not in ("", NO_JOURNAL):
+        out = {"ports": [{"port": _TLS_PORT, "protocol": "TCP"}]}
+        keep = {"podSelector": server, "policyTypes": ["Egress"], "egress": [out]}
+        found.append(policy("journal", "server", keep))
     return found
 
 
