@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fedkube import __version__
@@ -21,7 +22,7 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
 from fedkube.wire import channels, contents, frames
 from fedkube.wire.limits import MAX_REPLY_BYTES, PROTOCOL
-from fedkube.wire.stream import Stream, attend
+from fedkube.wire.stream import Connect, Stream, attend
 from fedkube.wire.transfers import Incoming, Progress, check_announced
 from fedkube.wire.uploads import Uploads
 from fedkube_client.executor import AppSettings, Ended, Executor
@@ -62,7 +63,10 @@ class _Work:
 
 
 class Agent:
-    """One worker. ``run`` returns when the server says goodbye."""
+    """One worker. ``run`` returns when the server says goodbye.
+
+    ``connect``, ``start``: how a channel to the server is made, and an executor.
+    """
 
     def __init__(
         self,
@@ -71,12 +75,17 @@ class Agent:
         credentials: channels.Credentials,
         app: AppSettings,
         cache_bytes: int,
+        connect: Connect = channels.connect,
+        start: Callable[[AppSettings], Executor] = Executor,
     ) -> None:
         self._address = address
         self.name = name
         self._credentials = credentials
         self._app = app
+        self._connect = connect
+        self._start = start
         self._incarnation = uuid.uuid4().hex
+        self._began = time.time()
         self._executor: Executor | None = None
         self._cache = SegmentCache(cache_bytes)
         self._dropped: list[int] = []
@@ -97,7 +106,7 @@ class Agent:
     async def run(self, give_up_s: float) -> None:
         """Serve until the server says goodbye; Refused if it will not have us."""
         try:
-            await attend(self, self._address, self._credentials, give_up_s)
+            await attend(self, self._address, self._credentials, give_up_s, self._connect)
         finally:
             await self._end()
 
@@ -108,6 +117,7 @@ class Agent:
             worker=self.name,
             version=__version__,
             incarnation=self._incarnation,
+            began=self._began,
             assignments=self._assignments(),
             held=[call for held in self._sums.values() for call in held.calls],
         )
@@ -311,7 +321,7 @@ class Agent:
             self._work = None
 
     async def _serve_one(self, work: _Work, executor: Executor) -> None:
-        began = time.perf_counter()
+        began = asyncio.get_running_loop().time()
         try:
             outcomes, views = await self._execute(work, executor)
         except Ended as ended:
@@ -320,7 +330,7 @@ class Agent:
         reply = pb.Reply(
             assignment=work.task.assignment,
             outcomes=outcomes,
-            seconds=time.perf_counter() - began,
+            seconds=asyncio.get_running_loop().time() - began,
         )
         if work.unwanted:
             return
@@ -427,7 +437,7 @@ class Agent:
         tries = 0
         while self._executor is None:
             # Started here and not on a thread: the kernel ends it with the thread that made it.
-            executor = Executor(self._app)
+            executor = self._start(self._app)
             try:
                 await asyncio.to_thread(executor.load, request)
                 self._executor = executor

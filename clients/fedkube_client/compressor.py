@@ -24,9 +24,13 @@ Errors = dict[Name, Floats]
 
 @dataclass(slots=True)
 class _Kept:
-    """The errors of a client's newest call, and those before it, should that call not count."""
+    """The errors of a client's newest call, and those before it, should that call not count.
+
+    ``seed``: the call's, which is the same when the call is made again, by another server even.
+    """
 
     call: int
+    seed: int
     errors: Errors
     before: Errors
 
@@ -52,7 +56,7 @@ class Compressor:
         kept = self._kept.get(call.partition)
         if kept is not None:
             # A call that is made again was lost on its way.
-            carried = kept.errors = kept.before if kept.call == call.id else kept.errors
+            carried = kept.errors = kept.before if kept.seed == call.seed else kept.errors
             kept.before = {}
         return Packing(task, call, blobs, carried)
 
@@ -60,7 +64,7 @@ class Compressor:
         """The reply is encoded whole: keep the errors."""
         if packing.task.bound:
             before = packing.carried
-            kept = _Kept(packing.call.id, {**before, **packing.errors}, before)
+            kept = _Kept(packing.call.id, packing.call.seed, {**before, **packing.errors}, before)
             self._kept[packing.call.partition] = kept
 
 

@@ -29,6 +29,16 @@ def derive(*parts: str | int) -> int:
     return (int.from_bytes(digest, "big") & _MASK_63) or 1
 
 
+def first_number(entropy: bytes) -> int:
+    """Where a process begins to number what others hear of, so that no other life of it has those.
+
+    A worker outlives its server: what it still has of an earlier life must not be taken for
+    something else. ``entropy``: 6 random bytes. Two lives of a million numbers each meet with a
+    chance of 1 in 2**41.
+    """
+    return int.from_bytes(entropy, "little") << 14 | 1
+
+
 def node_id(seed: int, partition: int) -> int:
     """The node id that Flower apps see for a logical client of a pool."""
     return derive("node", seed, partition)

@@ -155,12 +155,14 @@ class Dispatcher:
     ``batch``: how many tasks of a kind one assignment may have, by how long they take.
     ``patient``: sums stay with their workers until ``flush``; for a relay, which is told when.
     ``more``: whether tasks of a kind are still to be submitted, as far as is known.
+    ``first``: the number of the first assignment.
     """
 
     max_attempts: int = 3
     batch: Callable[[Kind], int] = _most
     patient: bool = False
     more: Callable[[Kind], bool] = _no_more
+    first: int = 1
     _tasks: dict[TaskId, _Task] = field(default_factory=dict)
     _queue: deque[TaskId] = field(default_factory=deque)
     _free: dict[Session, None] = field(default_factory=dict)  # in the order of their readiness
@@ -169,7 +171,10 @@ class Dispatcher:
     _relays: dict[Session, _Relay] = field(default_factory=dict)
     _summing: set[Session] = field(default_factory=set)  # have a sum that was not asked for yet
     _busy_clients: set[Client] = field(default_factory=set)
-    _assignments: int = 0
+    _assignments: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._assignments = self.first - 1
 
     # ------------------------------------------------------------- events
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -45,8 +45,16 @@ class Receiver(Protocol):
         """The stream has ended."""
 
 
+# Makes a channel to an address.
+Connect = Callable[[str, channels.Credentials], Any]
+
+
 async def attend(
-    receiver: Receiver, address: str, credentials: channels.Credentials, give_up_s: float
+    receiver: Receiver,
+    address: str,
+    credentials: channels.Credentials,
+    give_up_s: float,
+    connect: Connect = channels.connect,
 ) -> None:
     """Keep a stream to the server until it says goodbye; Refused if it will not have us.
 
@@ -59,7 +67,7 @@ async def attend(
     while True:
         stream = Stream(receiver)
         try:
-            channel = channels.connect(address, credentials)
+            channel = connect(address, credentials)
             if await stream.serve(channel, receiver.hello()):
                 return
         except grpc.aio.AioRpcError as error:

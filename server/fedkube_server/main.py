@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 
 from fedkube.app.records import to_values
 from fedkube.app.tracebacks import headline
-from fedkube.core import heap, logs
+from fedkube.core import heap, ids, logs
 from fedkube.core.aggregation import stated
 from fedkube.core.errors import AppInvalid, Environment, Exit, FedKubeError, Superseded
 from fedkube.core.quantisation import Compression
@@ -82,11 +83,12 @@ class ServerProcess:
         self._loop = asyncio.new_event_loop()
         self._store = BlobStore()
         self._spool = Spool(folder.path)
+        self._first = ids.first_number(secrets.token_bytes(6))
         spec = self._record.spec
         self._listen = listen or spec.server.listen
         self._driver = Driver(
             self._loop,
-            Dispatcher(spec.pool.max_attempts),
+            Dispatcher(spec.pool.max_attempts, first=self._first),
             lambda answer: states.keep(answer, self._store),
         )
         self._recorder = Recorder(
@@ -165,6 +167,7 @@ class ServerProcess:
             self._halt,
             self._seats,
             self._past,
+            first=self._first,
         )
         if self._past.left:
             log.info("going on: %d replies of earlier are there", self._past.left)

@@ -42,13 +42,14 @@ _LOOK_S = 0.5
 
 @dataclass(slots=True)
 class Shared:
-    """What all sessions of a server share."""
+    """What all sessions of a server share. ``clock``: seconds that never jump."""
 
     driver: Driver
     spool: Spool
     credits: Credits
     app_broken: Callable[[str], None]
     broken: Callable[[FedKubeError], None]  # the server itself has failed
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +85,7 @@ class Session:
     ) -> None:
         self.name = name
         self.incarnation = incarnation
+        self.began = 0.0  # by the worker's clock
         self.clients = clients  # that it may serve; None: any
         self.relays = relays  # for workers of its own, and so may have several assignments
         self.trouble = ""  # why its stream had to be ended
@@ -112,7 +114,7 @@ class Session:
         self._control.clear()
         self._bulk.clear()
         self._send(pb.ServerFrame(welcome=welcome))
-        now = time.monotonic()
+        now = self._shared.clock()
         for arriving in self._uploads.values():
             arriving.since, arriving.received = now, 0
         there = set(hello.assignments)
@@ -310,7 +312,7 @@ class Session:
 
     def _make_room(self, arriving: _Arriving) -> None:
         arriving.room = self._shared.spool.room([landed for _, landed in arriving.coming])
-        arriving.since = time.monotonic()
+        arriving.since = self._shared.clock()
         for blob, landed in arriving.coming:
             if not arriving.incoming.expect(blob, landed.write):
                 if blob.id in self._blobs:

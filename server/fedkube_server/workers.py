@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -64,6 +63,9 @@ class Workers:
             identity = channels.peer_identity(context, self._run, Role.WORKER, Role.RELAY)
             hello = await self._greet(context, identity.name)
             clients = self._clients_of(identity.name, hello.worker)
+            if self._is_taken(hello):
+                await context.abort(grpc.StatusCode.ALREADY_EXISTS, _TAKEN)
+                return
             session = self._seat(hello, clients, relays=identity.role is Role.RELAY)
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
@@ -74,23 +76,25 @@ class Workers:
         def current() -> bool:
             return self._pumps.get(session.name) is pump
 
-        reason = ""
+        broken = ""
         try:
             if self._over:
                 session.close("the run is over")
             await _read_until_closed(session, context, pump, current)
-            reason = session.trouble
         except Rejected as error:
-            reason = error.message
+            broken = error.message
         except FedKubeError as error:
             self._shared.broken(error)
         finally:
             pump.cancel()
             if current():
                 del self._pumps[session.name]
-                self._cut(session, reason)
-        if reason:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+                self._cut(session, broken)
+        if broken:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, broken)
+        if session.trouble:
+            # It may try again, once its link is what it was: what it had is given to others.
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, session.trouble)
 
     async def _greet(self, context: Any, name: str) -> pb.Hello:
         first = await context.read()
@@ -108,6 +112,20 @@ class Workers:
             raise Rejected(f"the certificate is for {name!r}, and {hello.worker!r} says hello")
         return hello
 
+    def _is_taken(self, hello: pb.Hello) -> bool:
+        """Whether a process that began later has this worker's place: one whose Hello came late
+        must not send the newer one away. It may try again, and has the place when that is gone.
+        """
+        session = self._sessions.get(hello.worker)
+        if session is None or session.incarnation == hello.incarnation:
+            return False
+        taken = hello.began < session.began
+        if taken:
+            log.warning(
+                "an older process than the one that has its place says it is %s", session.name
+            )
+        return taken
+
     def _seat(self, hello: pb.Hello, clients: frozenset[int] | None, *, relays: bool) -> Session:
         """The worker's session: the one it had before a cut, or a new one."""
         name = hello.worker
@@ -123,6 +141,7 @@ class Workers:
                 self._retire(session, "the worker connected again")
                 session.close("a newer session took this place")
             session = Session(name, hello.incarnation, self._shared, clients, relays=relays)
+            session.began = hello.began
             self._sessions[name] = session
             self._driver.join(session)
         session.greet(self._welcome(), hello)
@@ -130,10 +149,12 @@ class Workers:
             self._looking = asyncio.create_task(self._look())
         return session
 
-    def _cut(self, session: Session, reason: str) -> None:
-        """A stream has ended: the worker may come back, unless it broke a rule."""
-        if reason:
-            reason = f"worker {session.name} broke a rule of the exchange: {reason}"
+    def _cut(self, session: Session, broken: str) -> None:
+        """A stream has ended: the worker may go on, unless it broke a rule or was too slow."""
+        if broken or session.trouble:
+            reason = f"worker {session.name} broke a rule of the exchange: {broken}"
+            if session.trouble:
+                reason = f"worker {session.name} was given up: {session.trouble}"
             log.warning("%s", reason)
             self._retire(session, reason)
         elif self._over:
@@ -155,12 +176,15 @@ class Workers:
         """Now and then, see whether somebody is too slow."""
         while True:
             await asyncio.sleep(1.0)
-            now = time.monotonic()
+            now = self._shared.clock()
             for name, pump in list(self._pumps.items()):
                 session = self._sessions.get(name)
                 if session is not None and (trouble := session.look(now)):
                     session.trouble = trouble
                     pump.cancel()
+
+
+_TAKEN = "a newer process has this worker's place"
 
 
 async def _read_until_closed(

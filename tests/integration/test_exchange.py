@@ -636,6 +636,23 @@ def test_a_worker_that_was_started_again_has_nothing_any_more(world):
     in_world(world, scenario)
 
 
+def test_a_hello_of_an_older_life_that_comes_late_sends_nobody_away(world):
+    async def scenario(server, channel):
+        newer = Worker(channel())
+        await newer.hello(incarnation="newer", began=200.0)
+        older = Worker(channel())
+        hello = pb.Hello(protocol=PROTOCOL, worker="worker-0", incarnation="older", began=100.0)
+        await older.send(hello=hello)
+        code, why = await older.how_it_ended()
+        assert code is grpc.StatusCode.ALREADY_EXISTS, "it may try again"
+        assert why == "a newer process has this worker's place"
+        server.submit(1, MODEL)
+        task, _ = await newer.task()
+        assert task.calls[0].id == 1
+
+    in_world(world, scenario)
+
+
 def test_a_sender_of_a_few_bytes_is_sent_away_and_the_others_go_on(world, monkeypatch):
     monkeypatch.setattr(sessions, "MIN_RATE_WINDOW_S", 0.6)
     monkeypatch.setattr(sessions, "MIN_BYTES_PER_S", 10**9)
@@ -647,7 +664,7 @@ def test_a_sender_of_a_few_bytes_is_sent_away_and_the_others_go_on(world, monkey
         task, _ = await worker.task()
         await worker.reply(task, MODEL)
         code, why = await worker.how_it_ended()
-        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED, "it may try again"
         assert "bytes a second, and at least" in why
         other = Worker(channel(name="worker-1"), "worker-1")
         await other.hello()

@@ -152,7 +152,7 @@ class Server:
                         message_id=f"m{base + number}",
                         created_at=time.time(),
                         ttl=100,
-                        seed=1,
+                        seed=base + number,
                     ),
                     message=message,
                     admit=admit,

@@ -197,7 +197,7 @@ def calls(compressor, task, sent, values, numbers):
     """What arrives of "w", summed, of calls with the same update each."""
     total = np.zeros(SENT["w"].shape)
     for number in numbers:
-        call = pb.Call(id=number, partition=2, seed=11)
+        call = pb.Call(id=number, partition=2, seed=number)
         outcome, _, data = reply(task, sent, values, compressor, call)
         total += unpacked(task, sent, outcome, data)["w"].astype("f8") - SENT["w"]
     return total
@@ -216,20 +216,20 @@ def test_where_the_worker_is_bound_what_is_lost_is_sent_with_the_next(kind):
 def test_the_clients_of_one_worker_have_errors_of_their_own():
     task, sent = message(INT8, bound=True)
     compressor = Compressor()
-    first = reply(task, sent, trained(), compressor, pb.Call(id=1, partition=0))
-    other = reply(task, sent, trained(), compressor, pb.Call(id=2, partition=1))
-    again = reply(task, sent, trained(), compressor, pb.Call(id=3, partition=0))
+    first = reply(task, sent, trained(), compressor, pb.Call(id=1, partition=0, seed=1))
+    other = reply(task, sent, trained(), compressor, pb.Call(id=2, partition=1, seed=2))
+    again = reply(task, sent, trained(), compressor, pb.Call(id=3, partition=0, seed=3))
     assert bytes_of(first[0], first[2]) == bytes_of(other[0], other[2])
     assert bytes_of(first[0], first[2]) != bytes_of(again[0], again[2])
 
 
-@pytest.mark.parametrize("how", ["told", "again"])
+@pytest.mark.parametrize("how", ["told", "again", "by another server"])
 def test_what_an_update_carried_that_did_not_count_is_carried_again(how):
     task, sent = message(INT8, bound=True)
     compressor = Compressor()
 
-    def send(number, seed):
-        call = pb.Call(id=number, partition=0)
+    def send(number, seed, known_as=None):
+        call = pb.Call(id=known_as or number, partition=0, seed=number)
         outcome, _, data = reply(task, sent, trained(seed), compressor, call)
         return bytes_of(outcome, data)
 
@@ -239,7 +239,7 @@ def test_what_an_update_carried_that_did_not_count_is_carried_again(how):
         compressor.uncounted([2])
         third = send(3, 2)
     else:
-        third = send(2, 2)
+        third = send(2, 2, known_as=None if how == "again" else 77)
     assert third == second
     assert send(4, 2) != second
 

@@ -80,6 +80,8 @@ class Federation:
 class ExchangeGrid(Grid):
     """Sends by queueing tasks for workers to pull; waits without polling.
 
+    ``first``: where its tasks and messages begin to be numbered.
+
     Replies are given in the order of the messages, not of their arrival: sums of floats depend on
     the order, and the same seed must give the same model.
     """
@@ -95,6 +97,8 @@ class ExchangeGrid(Grid):
         halt: Halt,
         seats: Seats,
         past: Past | None = None,
+        mailbox: Mailbox | None = None,
+        first: int = 1,
     ) -> None:
         self._run = run
         self._federation = federation
@@ -106,9 +110,9 @@ class ExchangeGrid(Grid):
         self._halt = halt
         self._seats = seats
         self._past = past or Past()
-        self._mailbox = Mailbox(halt)
-        self._task_ids = itertools.count(1)
-        self._message_numbers = itertools.count(1)
+        self._mailbox = mailbox or Mailbox(halt)
+        self._task_ids = itertools.count(first)
+        self._message_numbers = itertools.count(first)
         self._calls = [itertools.count() for _ in federation.node_ids]
         self._pushed: dict[str, Sent] = {}
         self._lock = threading.Lock()

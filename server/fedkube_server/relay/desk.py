@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from fedkube.core import ids
 from fedkube.core.errors import Rejected
 from fedkube.core.tasks import Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -94,9 +95,7 @@ class Desk:
     def __init__(self, driver: Driver, uploads: Uploads) -> None:
         self._driver = driver
         self._uploads = uploads
-        # Where an earlier life of this relay left off is not known: workers that served it may
-        # still speak of its calls.
-        self._ids = itertools.count(secrets.randbits(48) << 14)
+        self._ids = itertools.count(ids.first_number(secrets.token_bytes(6)))
         self._messages: dict[tuple[bytes, ...], _Message] = {}  # the newest last
         self._kinds: dict[Hashable, _Message] = {}
         self._kind_ids = itertools.count(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 
@@ -41,6 +42,7 @@ class Upstream:
         self._capacity = capacity
         self._welcomed = welcomed
         self._incarnation = uuid.uuid4().hex
+        self._began = time.time()
         self._stream: Stream | None = None
         self._known = False  # to the server
         self._app_broken = ""
@@ -77,6 +79,7 @@ class Upstream:
             worker=self._name,
             version=__version__,
             incarnation=self._incarnation,
+            began=self._began,
             assignments=sorted(assignments),
             held=self._desk.held,
         )
