@@ -10,7 +10,7 @@ APART  := -n 2 --dist loadgroup
 # The cluster's tests wait even more: they are one process of pytest's, beside two for the others.
 ALL    := -n 3 --dist loadgroup
 
-.PHONY: help venv run test unit cluster cluster-down e2e bench proto crd docs clean
+.PHONY: help venv run test unit cluster cluster-down e2e soak bench proto crd docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 22
@@ -54,6 +54,9 @@ cluster-down: $(STAMP) ## take it away; what was built is kept in ~/.cache/fedku
 
 e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names (with the images), or else on our own
 	FEDKUBE_E2E=$(if $(KUBECONFIG),1) $(BIN)/pytest tests/e2e/on_cluster
+
+soak: $(STAMP) ## 100,000 simulated runs with faults, on all CPUs (an hour or so)
+	$(BIN)/python -m tests.simulation --seeds 100000
 
 bench: $(STAMP) ## the benchmarks, as JSON lines
 	$(BIN)/python -m benchmarks

@@ -19,6 +19,7 @@ opened again, and so is all that follows it.
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +102,7 @@ class Journal:
             if not self._open:
                 return
             parts = list(_frame(entry, blobs))
-            size = sum(len(part) for part in parts)
+            size = _size(parts)
             if self._limit is not None and self._end + size > self._limit:
                 self._give_up(f"it would outgrow its {self._limit:,} bytes")
                 return
@@ -168,8 +169,8 @@ class Journal:
     def _read(self, run_id: str) -> int:
         """Take in what is there; where the next entry goes. A torn end is cut off."""
         view = self._log.read()
-        if len(view) < len(MAGIC):
-            return self._begin(run_id)
+        if len(view) < len(MAGIC) or (len(view) <= _size(_opening(run_id)) and not _whole(view)):
+            return self._begin(run_id)  # a crash has torn its very beginning
         if view[: len(MAGIC)] != MAGIC:
             raise Environment(
                 f"{self._log.name} is no journal that this version of FedKube reads",
@@ -189,14 +190,29 @@ class Journal:
         return end
 
     def _begin(self, run_id: str) -> int:
-        opening = pb.JournalEntry(opening=pb.Opening(run=run_id))
-        parts = [memoryview(MAGIC), *_frame(opening, ())]
+        parts = _opening(run_id)
         self._log.cut(0)
         try:
             self._log.append(parts)
         except NotNow as trouble:
             raise Environment(f"the run cannot begin: {trouble}") from trouble
-        return sum(len(part) for part in parts)
+        return _size(parts)
+
+
+def _opening(run_id: str) -> list[memoryview]:
+    """What a run's journal begins with."""
+    return [memoryview(MAGIC), *_frame(pb.JournalEntry(opening=pb.Opening(run=run_id)), ())]
+
+
+def _size(parts: Sequence[memoryview]) -> int:
+    return sum(len(part) for part in parts)
+
+
+def _whole(view: memoryview) -> bool:
+    """Whether a journal's beginning is as this version, or another, has written it."""
+    if view[: len(MAGIC)] == MAGIC:
+        return any(_entries(view))
+    return re.match(rb"FedKube journal \d+\n", view) is not None
 
 
 def _frame(entry: pb.JournalEntry, blobs: Sequence[memoryview]) -> Iterator[memoryview]:

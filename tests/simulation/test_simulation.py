@@ -1,0 +1,80 @@
+"""Runs with faults from a seed: a thousand of them, and what the simulation itself owes."""
+
+from __future__ import annotations
+
+import pytest
+from fedkube_server.driver import Driver
+from fedkube_server.sessions import Session
+
+from fedkube.core import ids
+from fedkube.store import journal
+from tests.simulation.kept import KEPT
+from tests.simulation.seeds import failure
+from tests.simulation.world import KINDS, Plan, World, compare, simulate
+
+SHARE = 100
+
+
+@pytest.mark.parametrize("first", range(0, 1000, SHARE))
+def test_a_hundred_seeds(first, tmp_path):
+    failed = {seed: why for seed in range(first, first + SHARE) if (why := failure(seed, tmp_path))}
+    assert not failed
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_once_failed(what, tmp_path):
+    compare(KEPT[what], tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_same_seed_is_the_same_run(seed, tmp_path):
+    once, again = (World(Plan.of(seed), tmp_path).run() for _ in range(2))
+    assert once == again
+
+
+def test_seeds_differ(tmp_path):
+    assert len({simulate(seed, tmp_path).trace for seed in range(20)}) == 20
+
+
+def test_most_of_what_can_happen_happens(tmp_path):
+    happened, lives = set(), set()
+    for seed in range(60):
+        outcome = simulate(seed, tmp_path)
+        happened |= outcome.happened.keys()
+        lives.add(outcome.lives)
+    assert happened >= {*KINDS, "died"}
+    assert lives >= {1, 2, 3}
+
+
+# ----------------------------------------------------------------- what it would find
+
+
+def found(tmp_path, seeds=150):
+    return any(failure(seed, tmp_path) for seed in range(seeds))
+
+
+def test_numbers_that_begin_anew_in_each_life_are_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(ids, "first_number", lambda entropy: 1)
+    assert found(tmp_path)
+
+
+def test_a_journal_that_is_not_read_to_its_digests_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(journal, "_digest", lambda *parts: bytes(16))
+    assert found(tmp_path)
+
+
+def test_a_clients_state_that_is_not_taken_up_again_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(Driver, "remember", lambda self, client, state: None)
+    assert found(tmp_path)
+
+
+def test_uploads_that_count_again_when_they_are_announced_again_are_found(monkeypatch, tmp_path):
+    settle = Session._settle
+
+    def forget(self, upload, refused):
+        settle(self, upload, refused)
+        self._settled = 0
+
+    monkeypatch.setattr(Session, "_settle", forget)
+    monkeypatch.setattr(Session, "_ended", lambda self, reply: None)
+    assert found(tmp_path)
