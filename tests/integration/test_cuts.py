@@ -7,8 +7,8 @@ from pathlib import Path
 import exchange_harness as harness
 import numpy as np
 import pytest
-from broken_link import Link
 from exchange_harness import Server
+from faulty_link import Link
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_server.driver import Answer
@@ -35,7 +35,7 @@ async def world(breaks_after: int):
     try:
         yield server, link
     finally:
-        link._breaks_after = 10**12
+        link.breaks_after = None
         server.exchange.close("enough")
         await asyncio.wait_for(running, 20)
         await link.close()

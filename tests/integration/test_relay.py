@@ -9,8 +9,8 @@ import exchange_harness as harness
 import grpc
 import numpy as np
 import pytest
-from broken_link import Link
 from exchange_harness import Server
+from faulty_link import Link
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_client.sums import HeldSum
