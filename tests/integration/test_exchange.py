@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import exchange_harness as harness
@@ -11,7 +9,6 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from exchange_harness import Server
 from fedkube_server import sessions, workers
 from fedkube_server.driver import Answer
 from scripted_worker import Worker, all_frames, parts
@@ -31,30 +28,7 @@ MODEL = bytes(range(256)) * 20_000  # five frames
 @pytest.fixture
 def world():
     """Start a server, and make channels with certificates of any kind to it."""
-    trusted = harness.authority()
-
-    @asynccontextmanager
-    async def open_world() -> AsyncIterator[tuple[Server, object]]:
-        server = Server(harness.credentials(trusted, Role.SERVER))
-        await server.start()
-        opened = []
-
-        def channel(name="worker-0", role=Role.WORKER, run=harness.RUN, by=None, before=None):
-            if before is not None:
-                before(trusted)
-            mine = harness.credentials(trusted, role, name, run, by)
-            opened.append(channels.connect(server.address, mine))
-            return opened[-1]
-
-        channel.trusted = trusted
-        try:
-            yield server, channel
-        finally:
-            for each in opened:
-                await each.close()
-            await server.stop()
-
-    return open_world
+    return harness.open_world
 
 
 def in_world(world, scenario) -> None:

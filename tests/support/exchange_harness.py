@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,6 +48,45 @@ def credentials(trusted, role, name="worker-0", run=RUN, by=None) -> Credentials
     return Credentials(trusted.certificate(), certificate, key)
 
 
+@asynccontextmanager
+async def open_world(**of_server) -> AsyncIterator[tuple[Server, Callable[..., object]]]:
+    """A server, and how to make channels with certificates of any kind to it.
+
+    ``address``: another than the server's, such as a link's. ``before``: called with the authority.
+    """
+    trusted = authority()
+    server = Server(credentials(trusted, Role.SERVER), **of_server)
+    await server.start()
+    opened = []
+
+    def channel(
+        name="worker-0", role=Role.WORKER, run=RUN, by=None, before=None, address=None
+    ) -> object:
+        if before is not None:
+            before(trusted)
+        mine = credentials(trusted, role, name, run, by)
+        opened.append(channels.connect(address or server.address, mine))
+        return opened[-1]
+
+    channel.trusted = trusted
+    try:
+        yield server, channel
+    finally:
+        for each in opened:
+            await each.close()
+        await server.stop()
+
+
+def play(scenario, seconds: float = 30, **of_server) -> None:
+    """Let a scenario of a server and its channels happen, in bounded time."""
+
+    async def whole() -> None:
+        async with open_world(**of_server) as (server, channel):
+            await asyncio.wait_for(scenario(server, channel), seconds)
+
+    asyncio.run(whole())
+
+
 class _Nothing:
     """A recorder for servers that record nothing."""
 
@@ -57,7 +98,11 @@ class Server:
     """Bound to a free port; ``start`` and ``stop`` it. Needs a running event loop."""
 
     def __init__(
-        self, mine: Credentials, run_config: pb.Values | None = None, sites: tuple[str, ...] = ()
+        self,
+        mine: Credentials,
+        run_config: pb.Values | None = None,
+        sites: tuple[str, ...] = (),
+        spool: Spool | None = None,
     ) -> None:
         self.seats = Seats(sites, None, Halt())
         self.store = BlobStore()
@@ -75,7 +120,7 @@ class Server:
             lambda: pb.Welcome(run=RUN, flower_run=3, run_config=run_config, cache_bytes=1 << 30),
             self.broken.append,
             lambda reason, broken: self.stopped.append((reason, broken)),
-            Spool(Path(tempfile.gettempdir())),
+            spool or Spool(Path(tempfile.gettempdir())),
             self.failed.append,
             self.seats,
         )
