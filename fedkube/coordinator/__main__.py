@@ -117,9 +117,11 @@ def _plain(body: Any) -> Object:
     return found
 
 
-async def operate(settings: Settings, api_client: client.ApiClient, pulse: health.Pulse) -> None:
+async def operate(
+    settings: Settings, leading: cluster.Cluster, api_client: client.ApiClient, pulse: health.Pulse
+) -> None:
     """Coordinate until cancelled."""
-    reconciler = Reconciler(cluster.Cluster(api_client), settings.defaults(), settings.max_runs)
+    reconciler = Reconciler(leading, settings.defaults(), settings.max_runs)
     registry = kopf.OperatorRegistry()
     _register(registry, reconciler)
     spaces = (settings.namespaces or settings.namespace).split()
@@ -178,7 +180,8 @@ def main() -> None:
     def lead() -> None:
         log.info("leading")
         try:
-            asyncio.run(operate(settings, api_client, pulse))
+            leading = cluster.Cluster(api_client, candidate.holds)
+            asyncio.run(operate(settings, leading, api_client, pulse))
         except BaseException:
             log.exception("the coordinator cannot go on")
         finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 
 from fedkube.api.v1alpha1 import federated_run as api
 from fedkube.coordinator.objects import Object
+from fedkube.core.errors import Environment
 from fedkube.wire.channels import Credentials
 
 PATHS = {
@@ -43,10 +44,16 @@ def load() -> client.ApiClient:
 
 
 class Cluster:
-    """Objects as plain dictionaries. ``calls`` counts requests."""
+    """Objects as plain dictionaries. ``calls`` counts requests.
 
-    def __init__(self, api_client: client.ApiClient) -> None:
+    ``may_write``: asked before anything is changed.
+    """
+
+    def __init__(
+        self, api_client: client.ApiClient, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api_client
+        self._may_write = may_write
         self.calls = 0
 
     def create(self, body: Object) -> bool:
@@ -139,7 +146,12 @@ class Cluster:
         kind: str = "application/json",
         timeout_s: float | tuple[float, float] = _TIMEOUT_S,
     ) -> Any:
-        """An answer of which the body is still to be read; ApiException if it is a refusal."""
+        """An answer of which the body is still to be read; ApiException if it is a refusal.
+
+        Environment, and nothing is sent, where this process may not write any more.
+        """
+        if method != "GET" and not self._may_write():
+            raise Environment("the lease is over, and another may lead: nothing is written")
         self.calls += 1
         headers = {"Content-Type": kind, "Accept": "application/json, */*"}
         answer = self._api.call_api(

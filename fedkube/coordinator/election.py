@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,23 @@ from urllib3.exceptions import HTTPError
 from fedkube.coordinator.health import Pulse
 
 log = logging.getLogger("fedkube.coordinator")
+
+
+class _SteadyTime:
+    """The time of day when this began, and the seconds since: it never jumps."""
+
+    sleep = staticmethod(time.sleep)
+
+    def __init__(self) -> None:
+        self._began = time.time() - time.monotonic()
+
+    def time(self) -> float:
+        return self._began + time.monotonic()
+
+
+# The library measures how long a lease holds by the time of day. Where that jumps, a standby would
+# take the lease of a leader that lives, or a leader go on without.
+leaderelection.time = _SteadyTime()  # type: ignore[attr-defined, assignment]
 
 # A leader that is cut off ends before another may take its place: from its last success it waits
 # _RETRY_S, tries for _RENEW_S, and the last try (two requests, and a pause) may begin at the end of
@@ -37,6 +55,7 @@ class _Lock(LeaseLock):
         self._pulse = pulse
         self._told = ""
         self._released = False
+        self.holds_until = 0.0  # in seconds that never jump
         settings = client.Configuration.get_default_copy()
         settings.retries = False  # the election tries again by itself, and counts the seconds
         self.api_instance = client.CoordinationV1Api(client.ApiClient(settings))
@@ -51,6 +70,8 @@ class _Lock(LeaseLock):
             found, record = super().get(name, namespace)
         except HTTPError as error:
             found, record = False, ApiException(0, str(error))
+        if found and record.holder_identity != self.identity:
+            self.holds_until = 0.0
         # There is no lease before the first coordinator has made it.
         self._note(None if found or record.status == 404 else record)
         return found, record
@@ -66,6 +87,7 @@ class _Lock(LeaseLock):
     def release(self) -> None:
         """Give the lease back, if it is held, and take it no more."""
         self._released = True
+        self.holds_until = 0.0
         try:
             # The library's own copy is of the time before its last renewal.
             lease = self.api_instance.read_namespaced_lease(self.name, self.namespace)
@@ -78,11 +100,16 @@ class _Lock(LeaseLock):
     def _write(self, call: Callable[..., bool], *arguments: Any) -> bool:
         if self._released:
             return False
+        began = time.monotonic()
         try:
-            return call(*arguments)
+            held = call(*arguments)
         except HTTPError as error:
             self._note(ApiException(0, str(error)))
             return False
+        if held and not self._released:
+            # Another counts from when it sees this, which is later.
+            self.holds_until = began + _LEASE_S
+        return held
 
     def _note(self, error: ApiException | None) -> None:
         self._pulse.asked(error is None)
@@ -102,6 +129,10 @@ class Election:
         """Wait for the lease, ``begin`` in a thread of its own, and ``end`` when it is lost."""
         election = electionconfig.Config(self._lock, _LEASE_S, _RENEW_S, _RETRY_S, begin, end)
         leaderelection.LeaderElection(election).run()
+
+    def holds(self) -> bool:
+        """Whether nobody else can lead now. One that was stopped for a while learns it here."""
+        return time.monotonic() < self._lock.holds_until
 
     def resign(self) -> None:
         """Let another lead at once. Whoever calls ends right after: it may do no more work."""

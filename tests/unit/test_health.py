@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
 import time
@@ -11,11 +10,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api_server import ApiServer
 from kubernetes import client
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -141,55 +140,6 @@ def test_prometheus_can_read_the_page_and_finds_what_the_dashboard_shows(
 
 
 # ---------------------------------------------------------------- the lease
-
-
-class ApiServer:
-    """Keeps one lease; may refuse everything, or let callers wait."""
-
-    def __init__(self) -> None:
-        self.lease: dict[str, Any] | None = None
-        self.refuses = 0
-        self.hangs = threading.Event()
-        self.requests: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                outer.requests.append(self.command)
-                if outer.hangs.is_set():
-                    time.sleep(20)
-                code, found = outer.handle(self.command, body)
-                data = json.dumps(found).encode()
-                self.send_response(code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PUT = answer
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.http.block_on_close = False
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def handle(self, method: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        if self.refuses:
-            return self.refuses, {"kind": "Status", "code": self.refuses}
-        if method == "GET" and self.lease is None:
-            return 404, {"kind": "Status", "code": 404}
-        if method != "GET":
-            written = json.loads(body)
-            was = self.lease["metadata"]["resourceVersion"] if self.lease else None
-            if method == "PUT" and written["metadata"].get("resourceVersion") != was:
-                return 409, {"kind": "Status", "code": 409}
-            written["metadata"]["resourceVersion"] = str(int(was or 0) + 1)
-            self.lease = written
-        return 200, self.lease or {}
 
 
 @pytest.fixture
