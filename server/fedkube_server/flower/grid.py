@@ -362,7 +362,8 @@ class ExchangeGrid(Grid):
             message=message,
             admit=admit,
             settled=settled,
-            expires_in_s=max(0.0, metadata.created_at + metadata.ttl - time.time()),
+            # From now on: when it was created is a time of day, which may have jumped since.
+            expires_in_s=metadata.ttl,
         )
 
     def _settled(self, batch: Batch, sent: Sent, outcome: Ending) -> None:

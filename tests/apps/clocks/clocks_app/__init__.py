@@ -1,0 +1,1 @@
+"""Flower app for tests: clocks that jump."""
