@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent, move
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store import failpoints
 from fedkube.store.history import Failure, Metric, Phase, Round
 from fedkube.store.run_folder import Arrays, RunFolder, RunRecord, render_history
 
@@ -195,6 +196,7 @@ class Recorder:
                 if arrays is not None:
                     keep = self.record.spec.checkpoints.keep
                     self._folder.write_checkpoint(current.round, arrays(), keep)
+                failpoints.reach("round.checkpoint")
                 self._folder.write_rendered(files)
             except FedKubeError:
                 self._dirty = True
