@@ -244,6 +244,11 @@ class Dispatcher:
         task = self._tasks.get(task_id)
         return task is not None and task.state is TaskState.HELD and task.session == session
 
+    def holder(self, task_id: TaskId) -> Session | None:
+        """In whose sum the task's update is."""
+        task = self._tasks.get(task_id)
+        return task.session if task is not None and task.state is TaskState.HELD else None
+
     def hold(self, task_id: TaskId) -> list[Effect]:
         """The client has answered, and its update is in its worker's sum."""
         task = self._tasks[task_id]

@@ -97,6 +97,12 @@ class Authority:
         )
 
 
+def seconds_left(certificate: bytes, now: datetime) -> float:
+    """How long a certificate, PEM, still holds."""
+    ends = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+    return (ends - now).total_seconds()
+
+
 def _name(common_name: str) -> x509.Name:
     # 64 characters is X.509's limit of a common name; identity is in the URI, not here.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])

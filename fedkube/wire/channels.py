@@ -116,3 +116,10 @@ def peer_identity(context: Any, run: str, *roles: Role) -> Identity:
     if identity.role not in roles:
         raise Rejected(f"the certificate is of role {identity.role}, which may not call this")
     return identity
+
+
+def peer_certificate(context: Any) -> bytes:
+    """The caller's certificate, PEM. TLS has looked at it when the connection was made."""
+    (certificate,) = context.auth_context()["x509_pem_cert"]
+    found: bytes = certificate
+    return found

@@ -50,5 +50,13 @@ BATCH_BYTES = 8 * 1024 * 1024
 BATCH_S = 0.05
 BATCH_CALLS = 256
 
+# When a round is closed, sums that workers hold are asked for. A worker that says nothing for so
+# long is not waited for; a relay first has to find out which of its workers it has lost.
+HELD_S = 5.0
+RELAY_HELD_S = 40.0
+
+# How long a worker may take to say who it is.
+HELLO_S = 20.0
+
 # How long a worker that was cut off may take to come back before what it had is given to others.
 RESUME_S = 10.0

@@ -20,7 +20,7 @@ from fedkube.core.errors import Environment, Rejected
 from fedkube.core.tasks import Assign, Dispatcher, Effect, Flush, Kind, Revoke, Settle, TaskState
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, packed, tensors
-from fedkube.wire.limits import BATCH_CALLS, BATCH_S
+from fedkube.wire.limits import BATCH_CALLS, BATCH_S, HELD_S, RELAY_HELD_S
 from fedkube_server.blobs import StoredBlob
 from fedkube_server.folds import Fold, Sent
 from fedkube_server.landing import Landed
@@ -30,6 +30,9 @@ log = logging.getLogger("fedkube.server")
 
 # Above this many bytes a reply is checked and summed on a thread: it would hold up the loop.
 _INLINE_BYTES = 256 * 1024
+
+# How often it is looked whether sums that were asked for still come.
+_LOOK_S = 0.5
 
 T = TypeVar("T")
 
@@ -104,6 +107,9 @@ class WorkerSession(Protocol):
 
     def flush(self) -> None:
         """Have the worker send the sums that it holds."""
+
+    def silent_s(self) -> float:
+        """For how long it has been the worker's turn, and it has said nothing."""
 
 
 @dataclass(slots=True)
@@ -508,6 +514,28 @@ class Driver:
             each.failure = pb.Failure(code=code, reason=reason)
         self._perform(self._dispatcher.withdraw([each.task.id for each in live], reason))
         self._perform(self._dispatcher.flush())
+        self._await_held([each.task.id for each in live], code, reason)
+
+    def _await_held(self, ids: list[int], code: pb.Failure.Code, reason: str) -> None:
+        if held := [each for each in ids if each in self._live]:
+            self._loop.call_later(_LOOK_S, self._look_at_held, held, code, reason)
+
+    def _look_at_held(self, ids: list[int], code: pb.Failure.Code, reason: str) -> None:
+        """Give up updates in the sums of workers that do not send them."""
+        for each in ids:
+            holder = self._dispatcher.holder(each)
+            if holder is not None and self._silent(self._sessions[holder]):
+                self._live[each].failure = pb.Failure(code=code, reason=reason)
+                self._perform(self._dispatcher.fail(each, reason, retry=False))
+        # Those that were lost meanwhile would have to be made again, and nobody waits for that.
+        lost = [each for each in ids if each in self._live and not self._dispatcher.holder(each)]
+        if lost:
+            self._withdraw(lost, code, reason)
+        self._await_held(ids, code, reason)
+
+    @staticmethod
+    def _silent(session: WorkerSession) -> bool:
+        return session.silent_s() >= (RELAY_HELD_S if session.relays else HELD_S)
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         todo = deque(effects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,8 +18,8 @@ from fedkube_server.driver import Driver
 from fedkube_server.landing import Spool
 from fedkube_server.recorder import Recorder
 from fedkube_server.seats import Seats
-from fedkube_server.sessions import Shared
-from fedkube_server.workers import Workers
+from fedkube_server.sessions import EXPIRED, Shared
+from fedkube_server.workers import Workers, expires
 
 # A watcher is told at most so often; what happens in between is in the next snapshot.
 _WATCH_GAP_S = 0.05
@@ -78,14 +79,17 @@ class Exchange:
     # ------------------------------------------------------------- the launcher
 
     async def _watch(self, _: pb.WatchRequest, context: Any) -> AsyncIterator[pb.Snapshot]:
-        await self._operator(context)
+        until = await self._operator(context)
         event = asyncio.Event()
         event.set()
         self._watchers.add(event)
         seen = 0
         try:
             while True:
-                await event.wait()
+                try:
+                    await asyncio.wait_for(event.wait(), until - time.monotonic())
+                except TimeoutError:
+                    await context.abort(grpc.StatusCode.PERMISSION_DENIED, EXPIRED)
                 event.clear()
                 over = self._over
                 snapshot, seen = self._recorder.snapshot(
@@ -105,8 +109,11 @@ class Exchange:
         self._stop(request.reason, request.broken)
         return pb.StopReply()
 
-    async def _operator(self, context: Any) -> None:
+    async def _operator(self, context: Any) -> float:
+        """Let operators pass: until when, in seconds that never jump."""
         try:
             channels.peer_identity(context, self._run, Role.OPERATOR)
+            return expires(context)
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
+            raise

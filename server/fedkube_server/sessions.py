@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,8 @@ log = logging.getLogger("fedkube.server")
 
 # A worker's cache keeps what a task of the last so many has used.
 _REMEMBERED_TASKS = 3
+
+EXPIRED = "its certificate has expired"
 
 # A shorter time says nothing about how fast an upload is.
 _LOOK_S = 0.5
@@ -89,6 +92,8 @@ class Session:
         self.clients = clients  # that it may serve; None: any
         self.relays = relays  # for workers of its own, and so may have several assignments
         self.trouble = ""  # why its stream had to be ended
+        self._heard = time.monotonic()
+        self.expires = math.inf  # when its certificate does, in seconds that never jump
         self._shared = shared
         self._driver = shared.driver
         self._control: deque[bytes] = deque()
@@ -190,6 +195,7 @@ class Session:
 
     def flush(self) -> None:
         """Have the worker send the sums that it holds."""
+        self._heard = time.monotonic()
         self._send(pb.ServerFrame(flush=pb.Flush()))
 
     async def pump(self, write: Callable[[bytes], Awaitable[None]]) -> None:
@@ -218,6 +224,7 @@ class Session:
     async def receive(self, frame: bytes) -> None:
         """A frame has come; Rejected breaks the session."""
         self._driver.bytes_up += len(frame)
+        self._heard = time.monotonic()
         if frames.is_data(frame):
             for part in frames.read_data(frame):
                 await self._data(*part)
@@ -385,8 +392,19 @@ class Session:
         self._settled = max(self._settled, upload)
         self._send(pb.ServerFrame(settled=pb.Settled(upload=upload, refused=refused)))
 
+    def silent_s(self) -> float:
+        """For how long it has been the worker's turn, and it has said nothing."""
+        if any(each.room is None or not each.incoming.waiting for each in self._uploads.values()):
+            return 0.0  # it waits until we ask for its upload, or are through with it
+        return time.monotonic() - self._heard
+
     def look(self, now: float) -> str | None:
-        """Look at how fast uploads come; why the session must end, where one is too slow."""
+        """Look at how fast uploads come; why the session must end, where one is too slow.
+
+        Or where the worker's certificate does not hold any more.
+        """
+        if now >= self.expires:
+            return EXPIRED
         for arriving in self._uploads.values():
             elapsed = now - arriving.since
             if arriving.room is None or elapsed < _LOOK_S:

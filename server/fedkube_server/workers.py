@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from fedkube.core.errors import FedKubeError, Rejected
+from fedkube.pki.authority import seconds_left
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
 from fedkube.wire.identity import Role
-from fedkube.wire.limits import PROTOCOL, RESUME_S
-from fedkube_server.sessions import Session, Shared
+from fedkube.wire.limits import HELLO_S, PROTOCOL, RESUME_S
+from fedkube_server.sessions import EXPIRED, Session, Shared
 
 log = logging.getLogger("fedkube.server")
 
@@ -61,12 +64,14 @@ class Workers:
     async def _session(self, _: AsyncIterator[bytes], context: Any) -> None:
         try:
             identity = channels.peer_identity(context, self._run, Role.WORKER, Role.RELAY)
+            until = expires(context, self._shared.clock)
             hello = await self._greet(context, identity.name)
             clients = self._clients_of(identity.name, hello.worker)
             if self._is_taken(hello):
                 await context.abort(grpc.StatusCode.ALREADY_EXISTS, _TAKEN)
                 return
             session = self._seat(hello, clients, relays=identity.role is Role.RELAY)
+            session.expires = until
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
             return
@@ -97,7 +102,10 @@ class Workers:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, session.trouble)
 
     async def _greet(self, context: Any, name: str) -> pb.Hello:
-        first = await context.read()
+        try:
+            first = await asyncio.wait_for(context.read(), HELLO_S)
+        except TimeoutError:
+            raise Rejected(f"the worker said no Hello in {HELLO_S:g} s") from None
         if first is grpc.aio.EOF or frames.is_data(first):
             raise Rejected("a session begins with Hello")
         hello = frames.read_control(first, pb.WorkerFrame).hello
@@ -173,7 +181,7 @@ class Workers:
             session.end()
 
     async def _look(self) -> None:
-        """Now and then, see whether somebody is too slow."""
+        """Now and then, see whether somebody is too slow, or was let in long enough ago."""
         while True:
             await asyncio.sleep(1.0)
             now = self._shared.clock()
@@ -185,6 +193,17 @@ class Workers:
 
 
 _TAKEN = "a newer process has this worker's place"
+
+
+def expires(context: Any, clock: Callable[[], float] = time.monotonic) -> float:
+    """When the caller's certificate does, by this clock; Rejected where it has.
+
+    TLS looks at it when a connection begins, and a connection may have many calls.
+    """
+    left = seconds_left(channels.peer_certificate(context), datetime.now(UTC))
+    if left <= 0:
+        raise Rejected(EXPIRED)
+    return clock() + left
 
 
 async def _read_until_closed(
@@ -206,3 +225,4 @@ async def _read(session: Session, context: Any, current: Callable[[], bool]) -> 
         if not current():
             return  # a newer stream has taken over, and asked for what had not come by then
         await session.receive(frame)
+        del frame  # or each of thousands of idle workers would keep a megabyte here

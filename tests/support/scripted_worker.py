@@ -30,6 +30,7 @@ class Worker:
     """A worker that says exactly what a test wants."""
 
     def __init__(self, channel, name: str = "worker-0", uploads: int = 0) -> None:
+        self.channel = channel
         self.call = channel.stream_stream(channels.SESSION)()
         self.name = name
         self.uploads = uploads

@@ -8,6 +8,7 @@ from fedkube_server.folds import Fold
 from scripted_worker import Worker, all_frames
 
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import updates
 from fedkube.wire.limits import UNASKED_BYTES
 from fedkube.wire.tensors import digest
 
@@ -41,10 +42,20 @@ def announcement(task: pb.Task, data: bytes, upload: int = 1) -> pb.Reply:
     return reply
 
 
+def held(task: pb.Task) -> pb.Reply:
+    """The reply of the task's first client, whose update stays in its worker's sum."""
+    reply = announcement(task, b"")
+    updates.hold(reply.outcomes[0])
+    del reply.blobs[:]
+    return reply
+
+
 async def answer(worker: Worker, task: pb.Task, data: bytes, upload: int = 1) -> pb.Settled:
-    """Reply to the task, send the bytes when they are asked for, and wait until it is settled."""
-    await worker.send(reply=announcement(task, data, upload))
-    assert (await worker.control()).need.of == upload
+    """Reply to the task, send the bytes when they may come, and wait until it is settled."""
+    reply = announcement(task, data, upload)
+    await worker.send(reply=reply)
+    if not reply.bytes_follow:
+        assert (await worker.control()).need.of == upload
     for frame in all_frames(upload, data):
         await worker.call.write(frame)
     return await worker.settled()

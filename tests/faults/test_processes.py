@@ -1,0 +1,136 @@
+"""Processes that are stopped, doubled, cut off one way or of another release; real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+
+import pytest
+from faulty_link import Link
+from run_processes import Processes, until
+
+from fedkube.api.v1alpha1 import Cohort
+from fedkube.core.run_states import RunState
+
+
+def served(run: Processes) -> list[list[int]]:
+    """Of each round, the clients that count; none of them twice."""
+    rounds = [each.phases["train"] for each in run.folder.read_history() if each.round]
+    assert all(set(Counter(each.clients).values()) == {1} for each in rounds)
+    return [sorted(each.clients) for each in rounds]
+
+
+def test_a_server_that_is_stopped_for_a_while_has_no_successor_and_goes_on(tmp_path):
+    """Its lease has no end but its own: the journal's lock, which the kernel keeps for it."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        run.worker(f"127.0.0.1:{port}")
+        await until(run.folder.read_history, "first round")
+        server.signal(signal.SIGSTOP)
+        before = contents(run)
+        successor, none = await run.server()
+        assert (await successor.ends(), none) == (2, 0)
+        assert "another process has" in successor.printed
+        assert contents(run) == before, "not a byte"
+        server.signal(signal.SIGCONT)
+        assert await server.ends() == 0
+        assert run.folder.read_record().state is RunState.SUCCEEDED
+        assert served(run) == [[0, 1]] * 2
+
+    with Processes(tmp_path, 2, sleep=0.3, **{"num-server-rounds": 2}) as run:
+        asyncio.run(scenario(run))
+
+
+def test_a_server_that_was_stopped_and_killed_is_followed_by_one_that_goes_on(tmp_path):
+    async def scenario(run):
+        server, port = await run.server()
+        worker = run.worker(f"127.0.0.1:{port}")
+        await until(run.folder.read_history, "first round")
+        server.signal(signal.SIGSTOP)
+        server.kill()
+        worker.kill()
+        record = run.folder.read_record()
+        record.state = RunState.PENDING  # as its launcher does
+        run.folder.write_record(record)
+        successor, port = await run.server()
+        run.worker(f"127.0.0.1:{port}", "worker-1")
+        assert await successor.ends() == 0, successor.printed
+        assert "going on: " in successor.printed
+        assert served(run) == [[0, 1]] * 2
+
+    with Processes(tmp_path, 2, sleep=0.3, **{"num-server-rounds": 2}) as run:
+        asyncio.run(scenario(run))
+
+
+def contents(run: Processes) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in run.folder.path.rglob("*") if path.is_file()}
+
+
+def test_two_processes_with_one_identity_are_one_worker(tmp_path):
+    """The newer serves; the older is sent home, and the log says so."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        older = run.worker(f"127.0.0.1:{port}")
+        await older.says("begins")
+        newer = run.worker(f"127.0.0.1:{port}")
+        assert await older.ends() == 0
+        assert await server.ends() == 0
+        assert await newer.ends() == 0
+        assert "worker worker-0 connected again; its older session is closed" in server.printed
+        assert served(run) == [[0, 1]]
+        assert run.folder.read_history()[-1].phases["train"].failures == []
+
+    with Processes(tmp_path, 2, sleep=1.0, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))
+
+
+@pytest.mark.parametrize(("way", "lost"), [("up", 0), ("down", 1)])
+def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_path, way, lost):
+    """Nobody is told that nothing comes through any more; the others' updates are enough.
+
+    It cannot say that it has served the first client, or cannot hear that it is given the next.
+    """
+
+    async def scenario(run):
+        server, port = await run.server()
+        cut_off, other = Link(port), Link(port)
+        other.up.hold()
+        run.worker(await other.open(), "worker-1")
+        await run.worker(await cut_off.open()).says("client 0 begins")
+        getattr(cut_off, way).hold()
+        other.up.heal()
+        assert await server.ends() == 0, server.printed
+        assert served(run) == [[each for each in range(3) if each != lost], [0, 1, 2]]
+        first, second = (each.phases["train"] for each in run.folder.read_history())
+        assert [each.client for each in first.failures] == [lost]
+        assert "no reply within the round's deadline of 5 s" in first.failures[0].reason
+        assert first.seconds < 6
+        assert second.failures == []
+        for each in (cut_off, other):
+            await each.close()
+
+    cohort = Cohort(deadline_seconds=5, minimum=2)
+    with Processes(tmp_path, 3, cohort, sleep=0.2, **{"num-server-rounds": 2}) as run:
+        asyncio.run(scenario(run))
+
+
+@pytest.mark.parametrize("ahead", [-1, 1])
+def test_a_worker_of_another_release_is_sent_away_with_the_reason(tmp_path, ahead):
+    """It computes nothing, says why it ends, and the run goes on with others."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        other = run.worker(f"127.0.0.1:{port}", versions_ahead=ahead)
+        assert await other.ends() == 1
+        assert "the worker (fedkube 9.9) speaks version" in other.printed
+        assert "use the same release of fedkube on both ends" in other.printed
+        assert "begins" not in other.printed
+        run.worker(f"127.0.0.1:{port}", "worker-1")
+        assert await server.ends() == 0, server.printed
+        assert served(run) == [[0, 1]]
+
+    with Processes(tmp_path, 2, sleep=0.01, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))

@@ -1,0 +1,143 @@
+"""A run's processes without a launcher: tests start, stop and kill them, and put links between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import exchange_harness as harness
+
+from fedkube.api.v1alpha1 import Cohort, Pool, RunSpec
+from fedkube.app import project
+from fedkube.store.run_folder import RunFolder, RunRecord
+from fedkube.wire.identity import Role
+
+APPS = Path(__file__).parent.parent / "apps"
+
+# A worker of another release: what it says of itself is all that differs.
+_SPEAKS = (
+    "from fedkube_client import agent, main; agent.PROTOCOL += {}; "
+    "agent.__version__ = '9.9'; main.main()"
+)
+
+
+class Process:
+    """One of them. What it prints is in a file of its own."""
+
+    def __init__(self, arguments: list[str], log: Path, descriptors: tuple[int, ...] = ()) -> None:
+        self._log = log
+        with log.open("ab") as file:
+            self._popen = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=descriptors,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "FLWR_TELEMETRY_ENABLED": "0"},
+            )
+
+    @property
+    def printed(self) -> str:
+        return self._log.read_text()
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    async def ends(self, within: float = 20) -> int:
+        """Its exit code."""
+        try:
+            return await asyncio.to_thread(self._popen.wait, within)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end in {within} s:\n{self.printed}") from None
+
+    async def says(self, words: str, within: float = 20) -> None:
+        await until(lambda: words in self.printed, f"{words!r} in {self._log.name}", within)
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
+
+async def until(holds: Callable[[], object], what: str, within: float = 20) -> None:
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, f"no {what} in {within} s"
+        await asyncio.sleep(0.02)
+
+
+class Processes:
+    """Those of one run of the app ``misbehave``, in a folder. Leave it as a context manager."""
+
+    def __init__(self, path: Path, clients: int, cohort: Cohort | None = None, **config) -> None:
+        app = project.read(APPS / "misbehave")
+        spec = RunSpec(
+            app=str(app.folder),
+            run_config={**app.config, **config},
+            pool=Pool(clients=clients),
+            seed=5,
+            **({"cohort": cohort} if cohort else {}),
+        )
+        self._path = path
+        self._trusted = harness.authority()
+        self._started: list[Process] = []
+        self.folder = RunFolder.create(path / "run")
+        self.folder.write_record(
+            RunRecord(
+                run_id=harness.RUN,
+                app=app.name,
+                spec=spec,
+                versions={},
+                workers=1,
+                created_at=datetime.now(UTC),
+            )
+        )
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._started:
+            each.kill()
+
+    async def server(self) -> tuple[Process, int]:
+        """A server, and its port; 0 if it ended before it had one."""
+        ready, announce = os.pipe()
+        arguments = [*("-m", "fedkube_server", "--folder", str(self.folder.path))]
+        arguments += ["--tls", self._tls(Role.SERVER, "run"), "--ready-fd", str(announce)]
+        process = self._start("server", arguments, (announce,))
+        os.close(announce)
+        with os.fdopen(ready) as pipe:
+            line = await asyncio.to_thread(pipe.readline)
+        return process, json.loads(line)["port"] if line else 0
+
+    def worker(self, address: str, name: str = "worker-0", *, versions_ahead: int = 0) -> Process:
+        code = (
+            ["-c", _SPEAKS.format(versions_ahead)] if versions_ahead else ["-m", "fedkube_client"]
+        )
+        arguments = [*code, "--server", address, "--name", name, "--give-up-s", "20"]
+        arguments += ["--tls", self._tls(Role.WORKER, name), "--app", str(APPS / "misbehave")]
+        return self._start(name, arguments)
+
+    def _start(self, name: str, arguments: list[str], descriptors: tuple[int, ...] = ()) -> Process:
+        log = self._path / f"{name}-{len(self._started)}.txt"
+        self._started.append(Process(arguments, log, descriptors))
+        return self._started[-1]
+
+    def _tls(self, role: Role, name: str) -> str:
+        folder = self._path / f"tls-{role}-{name}"
+        folder.mkdir(exist_ok=True)
+        mine = harness.credentials(self._trusted, role, name)
+        for file, content in (
+            ("ca.pem", mine.ca),
+            ("cert.pem", mine.certificate),
+            ("key.pem", mine.key),
+        ):
+            (folder / file).write_bytes(content)
+        return str(folder)
