@@ -87,8 +87,8 @@ def test_a_worker_that_is_to_send_its_sum_is_waited_for_as_long_as_it_speaks(mon
         assert (await worker.control()).HasField("settled")
         server.driver.withdraw([1, 2], pb.Failure.TIMED_OUT, "the round's deadline")
         assert (await server.outcome())[0] == 2
-        for _ in range(8):
-            await asyncio.sleep(0.3)
+        for _ in range(9):
+            await asyncio.sleep(0.2)
             if alive:
                 await worker.send(ready=pb.Ready())
         assert server.silent is alive
@@ -160,8 +160,8 @@ def test_a_link_that_comes_and_goes_is_tried_again_after_waits_that_grow_and_var
 
 async def flap(links: list[Link]) -> None:
     """Cut them off again and again, and let them be in the end."""
-    for _ in range(8):
-        await asyncio.sleep(0.25)
+    for _ in range(6):
+        await asyncio.sleep(0.2)
         for link in links:
             link.cut()
 
@@ -244,7 +244,7 @@ class CountingSpool(Spool):
 
 def test_a_thousand_uploads_at_once_take_no_more_memory_than_a_few(tmp_path):
     """All have computed, and offer what they have in the same moment."""
-    count, nbytes = 1000, 500_000
+    count, nbytes = 1000, 300_000
     data = bytes(nbytes)
     spool = CountingSpool(tmp_path)
 

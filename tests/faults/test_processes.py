@@ -43,27 +43,6 @@ def test_a_server_that_is_stopped_for_a_while_has_no_successor_and_goes_on(tmp_p
         asyncio.run(scenario(run))
 
 
-def test_a_server_that_was_stopped_and_killed_is_followed_by_one_that_goes_on(tmp_path):
-    async def scenario(run):
-        server, port = await run.server()
-        worker = run.worker(f"127.0.0.1:{port}")
-        await until(run.folder.read_history, "first round")
-        server.signal(signal.SIGSTOP)
-        server.kill()
-        worker.kill()
-        record = run.folder.read_record()
-        record.state = RunState.PENDING  # as its launcher does
-        run.folder.write_record(record)
-        successor, port = await run.server()
-        run.worker(f"127.0.0.1:{port}", "worker-1")
-        assert await successor.ends() == 0, successor.printed
-        assert "going on: " in successor.printed
-        assert served(run) == [[0, 1]] * 2
-
-    with Processes(tmp_path, 2, sleep=0.3, **{"num-server-rounds": 2}) as run:
-        asyncio.run(scenario(run))
-
-
 def contents(run: Processes) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run.folder.path.rglob("*") if path.is_file()}
 
@@ -87,12 +66,8 @@ def test_two_processes_with_one_identity_are_one_worker(tmp_path):
         asyncio.run(scenario(run))
 
 
-@pytest.mark.parametrize(("way", "lost"), [("up", 0), ("down", 1)])
-def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_path, way, lost):
-    """Nobody is told that nothing comes through any more; the others' updates are enough.
-
-    It cannot say that it has served the first client, or cannot hear that it is given the next.
-    """
+def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_path):
+    """Nobody is told that what it says does not arrive; the others' updates are enough."""
 
     async def scenario(run):
         server, port = await run.server()
@@ -100,20 +75,20 @@ def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_p
         other.up.hold()
         run.worker(await other.open(), "worker-1")
         await run.worker(await cut_off.open()).says("client 0 begins")
-        getattr(cut_off, way).hold()
+        cut_off.up.hold()
         other.up.heal()
         assert await server.ends() == 0, server.printed
-        assert served(run) == [[each for each in range(3) if each != lost], [0, 1, 2]]
+        assert served(run) == [[1, 2], [0, 1, 2]]
         first, second = (each.phases["train"] for each in run.folder.read_history())
-        assert [each.client for each in first.failures] == [lost]
-        assert "no reply within the round's deadline of 5 s" in first.failures[0].reason
-        assert first.seconds < 6
+        assert [each.client for each in first.failures] == [0]
+        assert "no reply within the round's deadline of 6 s" in first.failures[0].reason
+        assert first.seconds < 8
         assert second.failures == []
         for each in (cut_off, other):
             await each.close()
 
-    cohort = Cohort(deadline_seconds=5, minimum=2)
-    with Processes(tmp_path, 3, cohort, sleep=0.2, **{"num-server-rounds": 2}) as run:
+    cohort = Cohort(deadline_seconds=6, minimum=2)
+    with Processes(tmp_path, 3, cohort, sleep=0.5, **{"num-server-rounds": 2}) as run:
         asyncio.run(scenario(run))
 
 
