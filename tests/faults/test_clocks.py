@@ -15,7 +15,6 @@ from exchange_harness import play
 from scripted_worker import Worker, all_frames
 from summing import announcement, answer, ask, update
 
-from fedkube.pki.authority import SKEW, Authority, seconds_left
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.control import ControlClient
 from fedkube.wire.identity import Role
@@ -54,16 +53,6 @@ def test_what_serves_a_round_looks_at_no_time_of_day():
             if looks:
                 found[str(path.relative_to(ROOT))] = looks
     assert found == LOOKS
-
-
-def test_certificates_allow_for_clocks_that_differ_by_five_minutes():
-    """A certificate holds from so long before it was issued; its end is as it is written."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    authority = Authority("a", now, timedelta(hours=1))
-    certificate, _ = authority.issue("w", "fedkube://r/worker/w")
-    assert timedelta(minutes=5) == SKEW
-    assert seconds_left(certificate, now) == 3600
-    assert authority._begin == now - SKEW
 
 
 # ------------------------------------------------------------- certificates that end

@@ -14,6 +14,7 @@ from fedkube_server.landing import Landed
 from fedkube.core.errors import Rejected
 from fedkube.core.tasks import Dispatcher, Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire.limits import HELD_S, RELAY_HELD_S
 from fedkube.wire.tensors import digest
 
 
@@ -50,6 +51,10 @@ class FakeSession:
         self.given = []
         self.cancelled = []
         self.flushed = 0
+        self.silent = 0.0
+
+    def silent_s(self):
+        return self.silent
 
     def give(self, frame, blobs):
         self.given.append((frame, blobs))
@@ -430,6 +435,43 @@ def test_a_held_update_outlives_the_rounds_deadline(
     assert set(outcomes) == {2}
     _sum(driver, session, 1)
     assert isinstance(outcomes[1], Answer)
+
+
+@pytest.mark.parametrize(("relays", "patience"), [(False, HELD_S), (True, RELAY_HELD_S)])
+def test_a_worker_that_does_not_send_its_sum_is_not_waited_for(
+    driver, submit, worker, outcomes, summing, fold, loop, relays, patience
+):
+    session = worker()
+    session.relays = relays
+    submit(1, client=1, message=summing)
+    submit(2, client=2, message=summing)
+    _hold(driver, session, 1)
+    driver.withdraw([1, 2], pb.Failure.WITHDRAWN, "timeout")
+    session.silent = patience - 1
+    loop.timers[-1].fire()
+    assert set(outcomes) == {2}
+    session.silent = patience
+    loop.timers[-1].fire()
+    assert outcomes[1].reason == "timeout"
+    assert _sum(driver, session, 1)[0].reason == "nobody waits for this reply any more"
+    assert fold.weights == []
+    count = len(loop.timers)
+    loop.timers[-1].fire()
+    assert len(loop.timers) == count, "nothing is looked at any more"
+
+
+def test_an_update_that_is_lost_after_the_rounds_end_is_not_made_again(
+    driver, submit, worker, outcomes, summing, loop
+):
+    session = worker("a")
+    submit(1, client=1, message=summing)
+    submit(2, client=2, message=summing)
+    _hold(driver, session, 1)
+    driver.withdraw([1, 2], pb.Failure.WITHDRAWN, "timeout")
+    driver.leave(session, "lost")
+    loop.timers[-1].fire()
+    assert outcomes[1].reason == "timeout"
+    assert worker("b").given == []
 
 
 # ------------------------------------------------------------- a client's state
