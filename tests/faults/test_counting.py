@@ -243,3 +243,28 @@ def test_a_worker_that_is_started_again_fences_its_older_life():
         assert (fold.weights, mean_of(fold)) == ([1.0], 1.0)
 
     play(scenario)
+
+
+def test_a_worker_that_was_stopped_until_it_was_given_up_counts_for_nothing(monkeypatch):
+    """It goes on where it was stopped, in the middle of its upload, and knows of nothing."""
+    monkeypatch.setattr(workers, "RESUME_S", 0.3)
+
+    async def scenario(server, channel):
+        stopped = await joined(channel, incarnation="one life")
+        fold = ask(server, 1)
+        task, _ = await stopped.task()
+        await stopped.send(reply=announcement(task, TWO))
+        assert (await stopped.control()).HasField("need")
+        await stopped.call.write(all_frames(1, TWO)[0])
+        stopped.call.cancel()  # as keepalive does
+        other = await joined(channel, "worker-1")
+        again, _ = await other.task()
+        assert not (await answer(other, again, ONE)).refused
+        back = await joined(channel, incarnation="one life", assignments=[task.assignment])
+        assert (await back.control()).cancel.assignments == [task.assignment]
+        await back.send(reply=announcement(task, TWO))
+        assert "nobody waits" in (await back.settled()).refused[0].reason
+        assert (fold.weights, mean_of(fold)) == ([1.0], 1.0)
+        assert [(await server.outcome())[0], server.silent] == [1, True]
+
+    play(scenario)
