@@ -1,12 +1,17 @@
 """Servers that are killed where they write their journal, and runs that go on to the same model."""
 
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from s3_server import S3Server
 
+from fedkube.core.run_states import RunState
 from fedkube.store.object_log import ObjectLog
 from fedkube.store.run_folder import RunFolder
+
+JOURNALS = Path(__file__).parents[1] / "data" / "journals"
 
 
 @pytest.fixture
@@ -169,6 +174,26 @@ def test_a_run_folder_that_is_lost_but_for_its_orders(begin, whole, resume, apps
     assert resume(folder.path).returncode == 0
     assert "going on: 4 replies of earlier are there" in (folder.path / "log.txt").read_text()
     assert folder.read_record().model.sha256 == wanted.record.model.sha256
+
+
+@pytest.mark.parametrize("app", ["echo", "misbehave", "own_loop", "stateful"])
+@pytest.mark.parametrize("version", sorted(each.name for each in JOURNALS.glob("*/")))
+def test_a_run_of_an_earlier_version(resume, apps, tmp_path, version, app):
+    """Its clients are asked nothing: what an app sends is known by the digests of then."""
+    folder = RunFolder.create(tmp_path / "run")
+    shutil.copy(JOURNALS / version / app / "journal", folder.path)
+    shutil.copy(JOURNALS / version / app / "run.json", folder.path)
+    record = folder.read_record()
+    wanted = record.model
+    record.state, record.model, record.spec.app = RunState.FAILED, None, str(apps / app)
+    folder.write_record(record)
+    assert resume(folder.path).returncode == 0
+    log = (folder.path / "log.txt").read_text()
+    assert "replies of earlier are there" in log
+    assert "does not do what it did before" not in log
+    done = folder.read_record()
+    assert done.bytes_up == 0
+    assert (done.model and done.model.sha256) == (wanted and wanted.sha256)
 
 
 def test_a_run_without_a_journal(run, resume, apps, monkeypatch):
