@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedkube import __version__
-from fedkube.cli import doctor, new, resume, run
+from fedkube.cli import doctor, fork, new, resume, run
 from fedkube.cli.cluster import events, lifecycle, logs, pull, show, submit, watch
 from fedkube.core.errors import Exit, FedKubeError
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("resume")(resume.resume)
+app.command("fork")(fork.fork)
 app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
 for _verb in (

@@ -126,6 +126,13 @@ def run(
             show_default=False,
         ),
     ] = "",
+    keep_journal: Annotated[
+        bool,
+        typer.Option(
+            "--keep-journal",
+            help="Keep the journal when the run has ended well, so that it can be forked.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="The last line on stdout is the result as JSON.")
     ] = False,
@@ -151,7 +158,9 @@ def run(
         cohort=cohorts.read(cohort or [], count),
         compression=compression.value,
         server=Server(
-            listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}", journal=_place(journal)
+            listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}",
+            journal=_place(journal),
+            keep_journal=keep_journal,
         ),
         checkpoints=Checkpoints(
             every=_in_range("--checkpoint-every", checkpoint_every, 0),
@@ -166,7 +175,7 @@ def run(
         run_id=run_id,
         app=loaded.name,
         spec=spec,
-        versions=_versions(),
+        versions=versions(),
         plan=f"{plan.why}, below {_relays(relays)}" if relays else plan.why,
         workers=len(plan.workers),
         created_at=now,
@@ -246,7 +255,8 @@ def _relays(count: int) -> str:
     return "1 relay" if count == 1 else f"{count} relays"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of FedKube, Python, and what matters."""
     names = ("flwr", "grpcio", "numpy", "protobuf")
     return {
         "fedkube": __version__,

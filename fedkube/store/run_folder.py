@@ -69,6 +69,7 @@ class RunRecord(BaseModel):
     versions: dict[str, str] = Field(description="of FedKube, Python, and what matters")
     plan: str = Field(default="", description="why there were so many workers")
     workers: int = 0
+    forked_from: str = Field(default="", description="the run, and the last of its rounds in here")
     created_at: datetime = Field(description="when the command was given")
     started_at: datetime | None = Field(default=None, description="when the server was up")
     ended_at: datetime | None = None
@@ -207,7 +208,7 @@ class RunFolder:
 
     def write_checkpoint(self, number: int, arrays: Arrays, keep: int) -> None:
         """The arrays after a round; of all of them, the newest ``keep`` stay (0: all)."""
-        atomic.write(self._checkpoint(number), *safetensors_file(arrays))
+        atomic.write(self.checkpoint(number), *safetensors_file(arrays))
         if keep:
             for path in self.checkpoints()[:-keep]:
                 path.unlink(missing_ok=True)
@@ -219,10 +220,11 @@ class RunFolder:
     def drop_checkpoints(self, since: int) -> None:
         """Delete those of the rounds from ``since`` on."""
         for path in self.checkpoints():
-            if path >= self._checkpoint(since):
+            if path >= self.checkpoint(since):
                 path.unlink(missing_ok=True)
 
-    def _checkpoint(self, number: int) -> Path:
+    def checkpoint(self, number: int) -> Path:
+        """Where the checkpoint of a round is, if there is one."""
         return self.path / "checkpoints" / f"round-{number:06d}.safetensors"
 
 

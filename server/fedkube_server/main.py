@@ -254,7 +254,8 @@ class ServerProcess:
             record.duration_s = self._before + time.monotonic() - self._began
             try:
                 self._recorder.finish(ending.event)
-                self._past.close(delete=ending.event is RunEvent.FINISHED)
+                wanted = record.spec.server.keep_journal
+                self._past.close(delete=ending.event is RunEvent.FINISHED and not wanted)
             except FedKubeError as error:
                 log.error("%s", error.message)
                 return error.exit_code

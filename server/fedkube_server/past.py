@@ -30,11 +30,16 @@ log = logging.getLogger("fedkube.server")
 
 @dataclass(slots=True)
 class _Commit:
-    """What was committed together. ``begun``: the app has made some of its calls again."""
+    """What was committed together.
+
+    ``begun``: the app has made some of its calls again. ``forked``: by another run, so that these
+    are its replies whatever is asked.
+    """
 
     mean: journal.Mean | None
     blobs: Sequence[memoryview]
     begun: bool = False
+    forked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,9 @@ class Past:
                     if turn < turns.get(client, 0)
                 }
                 del self._presents[entry.turned.presents :]
+            case "forked":
+                for kept in self._kept.values():
+                    kept.commit.forked = True
 
     @property
     def keeps(self) -> bool:
@@ -121,7 +129,8 @@ class Past:
             if kept is None:
                 return None
             summed = kept.commit.mean is not None
-            if kept.ended.asked == asked and summed == (fold is not None):
+            as_then = kept.commit.forked or kept.ended.asked == asked
+            if as_then and summed == (fold is not None):
                 return self._recalled(kept, fold)
         with self._writing:
             with self._lock:
@@ -186,10 +195,10 @@ class Past:
                 ended.outcome.failure.CopyFrom(outcome)
             pending.calls.append(ended)
 
-    def commit(self, fold: Fold | None = None) -> None:
+    def commit(self, fold: Fold | None = None, number: int = 0) -> None:
         """Put on the disk what is over; only then may anybody act upon it.
 
-        ``fold``: the sum of the updates that are over; its mean is taken.
+        ``fold``: the sum of the updates that are over; its mean is taken. ``number``: of the round.
         """
         if self._journal is None:
             return
@@ -199,7 +208,9 @@ class Past:
             for summed, pending in groups.items():
                 if pending is None or (summed is not None and not summed.weights):
                     continue
-                entry = journal.JournalEntry(committed=journal.Committed(calls=pending.calls))
+                entry = journal.JournalEntry(
+                    committed=journal.Committed(calls=pending.calls, round=number)
+                )
                 if summed is not None:
                     mean = entry.committed.mean
                     mean.weights.extend(summed.weights)
@@ -223,7 +234,7 @@ class Past:
             self._halt.check()
 
     def close(self, *, delete: bool) -> None:
-        """The run is over. ``delete``: it has ended well, so nobody will resume it."""
+        """The run is over. ``delete``: nobody will resume or fork it."""
         if self._journal is not None:
             self._journal.close(delete=delete)
 

@@ -260,6 +260,12 @@ class Recorder:
         return self._counted[0] + up, self._counted[1] + down
 
     @property
+    def round(self) -> int:
+        """The number of the round that is going on; 0 before the first."""
+        with self._lock:
+            return self._rounds[-1].round if self._rounds else 0
+
+    @property
     def bytes_received(self) -> int:
         """From all workers so far."""
         return self._counters()[0]

@@ -69,10 +69,9 @@ def test_what_was_committed_is_recalled(folder, tmp_path):
     assert past.left == 0
 
 
-def test_of_what_was_void_nothing_is_recalled(tmp_path):
-    for folder in ALL:
-        if folder.name == "turned":
-            past = Past(opened(folder, tmp_path))
-            assert past.left == 3
-            assert past.tell(lambda: pytest.fail("it was told")) == [0, 2]
-            assert past.tell(lambda: pytest.fail("it was told")) == [0]
+@pytest.mark.parametrize("folder", [each for each in ALL if each.name == "turned"], ids=named)
+def test_of_what_was_void_nothing_is_recalled(folder, tmp_path):
+    past = Past(opened(folder, tmp_path))
+    assert past.left == 3
+    assert past.tell(lambda: pytest.fail("it was told")) == [0, 2]
+    assert past.tell(lambda: pytest.fail("it was told")) == [0]

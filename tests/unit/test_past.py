@@ -12,6 +12,7 @@ from fedkube_server.past import Past
 from fedkube.core.errors import AppInvalid, Environment
 from fedkube.core.run_states import RunEvent
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.proto.v1 import journal_pb2 as pb_journal
 from fedkube.store.journal import Journal
 from fedkube.store.logs import LocalLog, NotNow
 
@@ -21,12 +22,16 @@ def lives(tmp_path):
     """Each call begins another life of the server."""
     open_now = []
 
-    def begin():
-        for journal in open_now:
-            journal.close()
+    def journal():
+        for each in open_now:
+            each.close()
         open_now[:] = [Journal(LocalLog(tmp_path / "journal"), "r")]
-        return Past(open_now[0])
+        return open_now[0]
 
+    def begin():
+        return Past(journal())
+
+    begin.journal = journal
     return begin
 
 
@@ -158,6 +163,27 @@ def test_an_app_that_sums_no_more(lives):
     past = lives()
     assert past.recall(0, 0, b"asked", None) is None
     assert past.left == 0
+
+
+def test_a_fork_takes_the_replies_of_the_other_run_whatever_is_asked(lives, caplog):
+    past = lives()
+    past.settled(0, 0, b"asked", None, answer(7.0))
+    past.commit()
+    past._append(pb_journal.JournalEntry(forked=pb_journal.Forked(run="old", round=1)))
+    past.settled(0, 1, b"asked", None, answer(8.0))
+    past.commit(number=2)
+    past = lives()
+    assert past.recall(0, 0, b"other", None) is not None
+    assert not caplog.records
+    assert past.recall(0, 1, b"other", None) is None, "what follows is of this run"
+    assert "the app does not do what it did before" in caplog.text
+
+
+def test_a_commit_notes_its_round(lives):
+    past = lives()
+    past.settled(0, 0, b"asked", None, answer())
+    past.commit(number=3)
+    assert [each.entry.committed.round for each in lives.journal().stored] == [3]
 
 
 @pytest.fixture

@@ -93,4 +93,4 @@ def test_a_run_config_key_that_the_app_lacks_is_refused_before_anything_is_made(
 
 
 def test_versions_are_written_down():
-    assert {"fedkube", "python", "flwr", "numpy", "platform"} <= set(run._versions())
+    assert {"fedkube", "python", "flwr", "numpy", "platform"} <= set(run.versions())

@@ -13,6 +13,7 @@ from fedkube.api.v1alpha1.run_spec import (
     COMPRESSION,
     JOURNAL,
     JOURNAL_PATTERN,
+    KEEP_JOURNAL,
     Checkpoints,
     Cohort,
     CompressionName,
@@ -102,6 +103,7 @@ class ServerGroup(Declared):
 
     storage: Storage = Field(default_factory=Storage, description="For the run folder")
     journal: str = Field(default="", pattern=JOURNAL_PATTERN, max_length=2048, description=JOURNAL)
+    keep_journal: bool = Field(default=False, description=KEEP_JOURNAL)
     exposure: Exposure = Field(default_factory=Exposure, description="Who can reach it")
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the server's pod")
 

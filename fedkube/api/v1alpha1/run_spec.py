@@ -25,6 +25,7 @@ JOURNAL = (
     "Where the journal is from which a run goes on: a URL in an object store (s3, gs, az, abfs, "
     "abfss), below which the run gets a folder of its own; empty: in the run folder; off: nowhere"
 )
+KEEP_JOURNAL = "Keep the journal of a run that has ended well, so that it can be forked"
 
 
 class Declared(BaseModel):
@@ -62,6 +63,7 @@ class Server(Declared):
 
     listen: str = Field(default="127.0.0.1:0", description="HOST:PORT; port 0 takes a free one")
     journal: str = Field(default="", pattern=JOURNAL_PATTERN, max_length=2048, description=JOURNAL)
+    keep_journal: bool = Field(default=False, description=KEEP_JOURNAL)
 
 
 class Checkpoints(Declared):

@@ -80,7 +80,11 @@ def orders(run: Run) -> Object:
             sites=[site.name for site in run.spec.sites],
             cohort=run.spec.cohort,
             compression=run.spec.compression,
-            server=Server(listen=f"0.0.0.0:{PORT}", journal=run.spec.server.journal),
+            server=Server(
+                listen=f"0.0.0.0:{PORT}",
+                journal=run.spec.server.journal,
+                keep_journal=run.spec.server.keep_journal,
+            ),
             checkpoints=run.spec.checkpoints,
             seed=run.seed,
         ),

@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JournalEntry(_message.Message):
-    __slots__ = ("blobs", "opening", "committed", "present", "turned")
+    __slots__ = ("blobs", "opening", "committed", "present", "turned", "forked")
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     TURNED_FIELD_NUMBER: _ClassVar[int]
+    FORKED_FIELD_NUMBER: _ClassVar[int]
     blobs: _containers.RepeatedScalarFieldContainer[int]
     opening: Opening
     committed: Committed
     present: Present
     turned: Turned
-    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ...) -> None: ...
+    forked: Forked
+    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ...) -> None: ...
 
 class Opening(_message.Message):
     __slots__ = ("run",)
@@ -28,12 +30,14 @@ class Opening(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class Committed(_message.Message):
-    __slots__ = ("calls", "mean")
+    __slots__ = ("calls", "mean", "round")
     CALLS_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
     calls: _containers.RepeatedCompositeFieldContainer[Ended]
     mean: Mean
-    def __init__(self, calls: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., mean: _Optional[_Union[Mean, _Mapping]] = ...) -> None: ...
+    round: int
+    def __init__(self, calls: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., mean: _Optional[_Union[Mean, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Ended(_message.Message):
     __slots__ = ("client", "turn", "asked", "outcome")
@@ -68,3 +72,11 @@ class Turned(_message.Message):
     turns: _containers.RepeatedScalarFieldContainer[int]
     presents: int
     def __init__(self, turns: _Optional[_Iterable[int]] = ..., presents: _Optional[int] = ...) -> None: ...
+
+class Forked(_message.Message):
+    __slots__ = ("run", "round")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    round: int
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...

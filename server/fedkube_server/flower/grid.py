@@ -184,7 +184,7 @@ class ExchangeGrid(Grid):
                     del self._pushed[message_id]
                     replies.append(_reply(sent, sent.outcome))
         if replies:
-            self._past.commit()
+            self._past.commit(number=self._recorder.round)
         return replies
 
     def send_and_receive(
@@ -212,7 +212,8 @@ class ExchangeGrid(Grid):
         ]
         self._tracker.collected(batch.phase, replies)
         if batch.ends_phase:
-            self._past.commit()  # what a strategy has asked for is committed when it aggregates
+            # What a strategy has asked for is committed when it aggregates.
+            self._past.commit(number=self._recorder.round)
         return replies
 
     # ------------------------------------------------------------- inside

@@ -217,7 +217,7 @@ class Tracker:
             return
         least = (self._cohort.minimum or 1) if name == "train" else 0
         if len(declared.phase.clients) >= least:
-            self._past.commit(declared.fold)
+            self._past.commit(declared.fold, self.recorder.round)
 
     def aggregated(
         self,
