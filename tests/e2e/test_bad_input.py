@@ -209,3 +209,25 @@ def test_a_run_that_waits_for_room_is_stopped(full_in_round_2, fedkube, ends):
     hog.unlink()
     assert fedkube("resume", str(running.folder)).returncode == 0
     assert [each.round for each in ran.rounds] == [1, 2, 3]
+
+
+def test_a_disk_with_an_io_error(run, fedkube, apps, tmp_path, monkeypatch):
+    """Nobody knows what is on such a disk, so nothing is acted upon."""
+    patch = tmp_path / "patch"
+    patch.mkdir()
+    (patch / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "syncs = iter([1, 2])\n"
+        "def fdatasync(file):\n"
+        "    if next(syncs, None) is None:\n"
+        "        raise OSError(errno.EIO, os.strerror(errno.EIO))\n"
+        "os.fdatasync = fdatasync\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(patch))
+    ran = run(apps / "misbehave", "--clients", "2", "--json")
+    assert ran.code == 5, ran.text
+    assert ran.json["state"] == "Failed"
+    assert f"cannot write {ran.folder}/journal: Input/output error" in ran.json["message"]
+    assert ran.result["replies"] == [2], "the second round was not aggregated"
+    assert fedkube("resume", str(ran.folder), PYTHONPATH="").returncode == 0
+    assert [each.round for each in ran.rounds] == [1, 2, 3]
