@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import pytest
+from s3_server import S3Server
 
 from fedkube.store.run_folder import RunFolder
 
@@ -13,10 +14,10 @@ from fedkube.store.run_folder import RunFolder
 def whole(run):
     """A run to its end, whose journal is kept."""
 
-    def to_its_end(app, *options, out="whole"):
+    def to_its_end(app, *options, out="whole", kept=True):
         ran = run(app, "--seed", "5", "--clients", "3", "--keep-journal", *options, out=out)
         assert ran.code == 0, ran.text
-        assert (ran.folder / "journal").exists()
+        assert (ran.folder / "journal").exists() is kept
         return ran
 
     return to_its_end
@@ -136,6 +137,21 @@ def test_a_run_that_was_stopped_can_be_forked_and_one_that_goes_on_cannot(begin,
     assert done.returncode == 0, done.stderr
     wanted = run(*words, "-c", "num-server-rounds=8", out="whole")
     assert folder.read_record().model.sha256 == wanted.record.model.sha256
+
+
+def test_journals_in_an_object_store(whole, fork, apps, monkeypatch, request):
+    server = S3Server()
+    request.addfinalizer(server.close)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    ran = whole(apps / "message_api", "--journal", "s3://bucket/journals", kept=False)
+    done, folder = fork(ran.folder, 2)
+    assert done.returncode == 0, done.stderr
+    assert folder.read_record().model.sha256 == ran.record.model.sha256
+    assert {key.split("/")[2] for key in server.objects} == {
+        ran.record.run_id,
+        folder.read_record().run_id,
+    }, "each has its own"
 
 
 def test_what_cannot_be_forked(whole, fork, run, apps, tmp_path):
