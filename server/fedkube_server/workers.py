@@ -129,9 +129,7 @@ class Workers:
             return False
         taken = hello.began < session.began
         if taken:
-            log.warning(
-                "an older process than the one that has its place says it is %s", session.name
-            )
+            log.warning("two processes say that they are %s: the newer one is", session.name)
         return taken
 
     def _seat(self, hello: pb.Hello, clients: frozenset[int] | None, *, relays: bool) -> Session:

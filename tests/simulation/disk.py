@@ -43,7 +43,6 @@ class DiskLog:
         if disk.owner is not None:
             raise Usage("another process has the journal open")
         self._disk = disk
-        self._dead = False
         disk.owner = self
 
     def read(self) -> memoryview:
@@ -51,7 +50,7 @@ class DiskLog:
 
     def append(self, parts: Sequence[memoryview]) -> None:
         disk = self._disk
-        assert not self._dead and disk.owner is self, "a server that is dead or fenced has written"
+        assert disk.owner is self, "a server that is dead has written"
         whole = b"".join(bytes(part) for part in parts)
         disk.crash("journal.begun")
         if disk.now() < disk.full_until:
@@ -97,7 +96,6 @@ class DiskLog:
 
     def die(self) -> None:
         """The process is gone, and its lock with it."""
-        self._dead = True
         self.close()
 
 

@@ -1,4 +1,7 @@
-"""Plans of seeds that once failed, by what they found. A seed means another plan when they change."""
+"""Plans of seeds that once failed, by what they found.
+
+Whole, since a seed stands for another plan when how plans are made is changed.
+"""
 
 from tests.simulation.world import Plan
 

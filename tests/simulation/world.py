@@ -384,10 +384,9 @@ class World:
             if not task.cancelled():  # of a worker that was killed
                 task.result()
         life.dispatcher.check()
-        assert not life.dispatcher.running and not life.dispatcher.queued
-        assert not life.credits._using and not life.credits._waiting, (
-            "a credit was never given back"
-        )
+        assert (life.dispatcher.running, life.dispatcher.queued) == (0, 0)
+        assert not life.credits._using, "a credit was never given back"
+        assert not life.credits._waiting
         assert not life.driver._live, "a call was never settled"
         assert not self.disk.journal, "a journal was left behind"
         return self._outcome(result, lives)
@@ -431,7 +430,7 @@ class World:
     def go_on(self, holds: Callable[[], bool]) -> None:
         """Let things happen until this is so."""
         while not holds():
-            for agent, task in self._agents.values():
+            for _, task in self._agents.values():
                 if task.done() and not task.cancelled():
                     task.result()
             if self.loop.time() > _LIMIT_S:
@@ -526,9 +525,8 @@ class World:
                 connection.cut(0.0, chance.choice((0.1, 2.0, 20.0)))
             case "block" if connection is not None:
                 up = chance.random() < 0.7
-                connection.block(
-                    up, not up or chance.random() < 0.5, chance.choice((1.0, 15.0, 40.0))
-                )
+                down = not up or chance.random() < 0.5
+                connection.block(up, down, chance.choice((1.0, 15.0, 40.0)))
             case "worker":
                 self._kill_worker(name)
             case "executor" if name in self._executors:
