@@ -55,8 +55,9 @@ cluster-down: $(STAMP) ## take it away; what was built is kept in ~/.cache/fedku
 e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names (with the images), or else on our own
 	FEDKUBE_E2E=$(if $(KUBECONFIG),1) $(BIN)/pytest tests/e2e/on_cluster
 
-soak: $(STAMP) ## 100,000 simulated runs with faults, on all CPUs (an hour or so)
+soak: $(STAMP) ## hours of faults: 100,000 simulated runs, then one real run with 50 workers
 	$(BIN)/python -m tests.simulation --seeds 100000
+	$(BIN)/python -m tests.soak --minutes 60 --agents 50
 
 bench: $(STAMP) ## the benchmarks, as JSON lines
 	$(BIN)/python -m benchmarks

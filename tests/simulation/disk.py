@@ -31,7 +31,6 @@ class Disk:
         self.owner: DiskLog | None = None
         self.files: dict[str, Any] = {}
         self.checkpoints: dict[int, Arrays] = {}
-        self.appends = 0
 
 
 class DiskLog:
@@ -65,8 +64,13 @@ class DiskLog:
         except BaseException:
             disk.journal += self._torn(whole)
             raise
+        try:
+            disk.crash("journal.written")
+        except BaseException:
+            # Nobody has said that it is on the disk, and it may be.
+            disk.journal += whole if disk.chance.random() < 0.5 else b""
+            raise
         disk.journal += whole
-        disk.appends += 1
         disk.crash("journal.synced")
 
     def _torn(self, whole: bytes) -> bytes:

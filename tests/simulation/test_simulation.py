@@ -21,6 +21,22 @@ def test_a_hundred_seeds(first, tmp_path):
     assert not failed
 
 
+# Of two workers for six clients each sends sums of updates; of six, each sends its own one.
+@pytest.mark.parametrize("step", ["begun", "torn", "written", "synced"])
+@pytest.mark.parametrize(
+    ("app", "workers"), [("FedAvg", 2), ("FedAvg", 6), ("FedAdam", 2), ("Krum", 2), ("own loop", 2)]
+)
+def test_killed_a_hundred_times(app, workers, step, tmp_path):
+    """Each life of the server dies at the same step of its second entry of the journal."""
+    deaths = 0
+    for seed in range(100):
+        plan = Plan(seed, app, 6, workers, 300, (), (), dies=(f"journal.{step}", 2))
+        deaths += compare(plan, tmp_path).lives - 1
+        if deaths >= 100:
+            break
+    assert deaths >= 100
+
+
 @pytest.mark.parametrize("what", KEPT)
 def test_what_once_failed(what, tmp_path):
     compare(KEPT[what], tmp_path)

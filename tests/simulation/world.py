@@ -90,6 +90,8 @@ class Plan:
     size: int
     troubles: tuple[tuple[float, str], ...]  # at which time, which
     crashes: tuple[int, ...]  # at which of the places where the server may die, counted
+    # Where each life of the server dies, when it comes there for the how many-th time.
+    dies: tuple[str, int] | None = None
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -308,6 +310,7 @@ class World:
         self._agents: dict[str, tuple[Agent, asyncio.Task[None]]] = {}
         self._executors: dict[str, _Executor] = {}
         self._places = 0
+        self._reached: Counter[str] = Counter()  # by this life of the server
         self._life: _Life | None = None
         self._over = False
         self._waiting: asyncio.Future[None] | None = None
@@ -362,6 +365,7 @@ class World:
                 self._close()
 
     def _live(self) -> Any:
+        self._reached.clear()
         self._life = _Life(self)
         return self._life.main()
 
@@ -510,8 +514,11 @@ class World:
     def _may_die(self, place: str) -> None:
         """The server is at a place where a crash leaves something half done."""
         self._places += 1
+        self._reached[place] += 1
         self._write_down(place)
         if self._places in self.plan.crashes and not self._over:
+            raise Crashed(place)
+        if self.plan.dies == (place, self._reached[place]) and not self._over:
             raise Crashed(place)
 
     def _happen(self, what: str) -> None:

@@ -16,7 +16,9 @@ import exchange_harness as harness
 
 from fedkube.api.v1alpha1 import Cohort, Pool, RunSpec
 from fedkube.app import project
+from fedkube.core.run_states import RunEvent, move
 from fedkube.store.run_folder import RunFolder, RunRecord
+from fedkube.wire.control import ControlClient
 from fedkube.wire.identity import Role
 
 APPS = Path(__file__).parent.parent / "apps"
@@ -47,6 +49,14 @@ class Process:
     def printed(self) -> str:
         return self._log.read_text()
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
@@ -73,14 +83,23 @@ async def until(holds: Callable[[], object], what: str, within: float = 20) -> N
 
 
 class Processes:
-    """Those of one run of the app ``misbehave``, in a folder. Leave it as a context manager."""
+    """Those of one run of an app, in a folder. Leave it as a context manager."""
 
-    def __init__(self, path: Path, clients: int, cohort: Cohort | None = None, **config) -> None:
-        app = project.read(APPS / "misbehave")
+    def __init__(
+        self,
+        path: Path,
+        clients: int,
+        cohort: Cohort | None = None,
+        app: str = "misbehave",
+        max_attempts: int = 3,
+        **config,
+    ) -> None:
+        self._app = APPS / app
+        app = project.read(self._app)
         spec = RunSpec(
             app=str(app.folder),
             run_config={**app.config, **config},
-            pool=Pool(clients=clients),
+            pool=Pool(clients=clients, max_attempts=max_attempts),
             seed=5,
             **({"cohort": cohort} if cohort else {}),
         )
@@ -106,24 +125,42 @@ class Processes:
         for each in self._started:
             each.kill()
 
-    async def server(self) -> tuple[Process, int]:
-        """A server, and its port; 0 if it ended before it had one."""
+    async def server(self, listen: str = "") -> tuple[Process, int]:
+        """A server, and its port; 0 if it ended before it had one.
+
+        ``listen``: where one that was killed did, whose place it takes.
+        """
+        if listen:
+            record = self.folder.read_record()
+            record.state = move(record.state, RunEvent.RESUMED)
+            self.folder.write_record(record)
         ready, announce = os.pipe()
         arguments = [*("-m", "fedkube_server", "--folder", str(self.folder.path))]
         arguments += ["--tls", self._tls(Role.SERVER, "run"), "--ready-fd", str(announce)]
+        arguments += ["--listen", listen] if listen else []
         process = self._start("server", arguments, (announce,))
         os.close(announce)
         with os.fdopen(ready) as pipe:
             line = await asyncio.to_thread(pipe.readline)
         return process, json.loads(line)["port"] if line else 0
 
-    def worker(self, address: str, name: str = "worker-0", *, versions_ahead: int = 0) -> Process:
+    def worker(
+        self, address: str, name: str = "worker-0", *, versions_ahead: int = 0, give_up_s: int = 20
+    ) -> Process:
         code = (
             ["-c", _SPEAKS.format(versions_ahead)] if versions_ahead else ["-m", "fedkube_client"]
         )
-        arguments = [*code, "--server", address, "--name", name, "--give-up-s", "20"]
-        arguments += ["--tls", self._tls(Role.WORKER, name), "--app", str(APPS / "misbehave")]
+        arguments = [*code, "--server", address, "--name", name]
+        arguments += ["--give-up-s", str(give_up_s)]
+        arguments += ["--tls", self._tls(Role.WORKER, name), "--app", str(self._app)]
         return self._start(name, arguments)
+
+    async def stop(self, port: int) -> None:
+        """End the run as a person does."""
+        mine = harness.credentials(self._trusted, Role.OPERATOR, "launcher")
+        control = ControlClient(f"127.0.0.1:{port}", mine)
+        assert await control.stop("enough", 20)
+        await control.close()
 
     def _start(self, name: str, arguments: list[str], descriptors: tuple[int, ...] = ()) -> Process:
         log = self._path / f"{name}-{len(self._started)}.txt"

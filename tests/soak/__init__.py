@@ -1,0 +1,1 @@
+"""Hours of faults on real processes: ``python -m tests.soak --help``."""
