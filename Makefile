@@ -56,6 +56,7 @@ e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names (with the image
 	FEDKUBE_E2E=$(if $(KUBECONFIG),1) $(BIN)/pytest tests/e2e/on_cluster
 
 soak: $(STAMP) ## hours of faults: 100,000 simulated runs, then one real run with 50 workers
+	FEDKUBE_DEATHS=100 $(BIN)/pytest $(APART) tests/simulation -k again_and_again
 	$(BIN)/python -m tests.simulation --seeds 100000
 	$(BIN)/python -m tests.soak --minutes 60 --agents 50
 

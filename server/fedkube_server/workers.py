@@ -72,6 +72,10 @@ class Workers:
                 return
             session = self._seat(hello, clients, relays=identity.role is Role.RELAY)
             session.expires = until
+        except TimeoutError:
+            late = f"the worker said no Hello in {HELLO_S:g} s"
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, late)
+            return
         except Rejected as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.message)
             return
@@ -102,10 +106,7 @@ class Workers:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, session.trouble)
 
     async def _greet(self, context: Any, name: str) -> pb.Hello:
-        try:
-            first = await asyncio.wait_for(context.read(), HELLO_S)
-        except TimeoutError:
-            raise Rejected(f"the worker said no Hello in {HELLO_S:g} s") from None
+        first = await asyncio.wait_for(context.read(), HELLO_S)
         if first is grpc.aio.EOF or frames.is_data(first):
             raise Rejected("a session begins with Hello")
         hello = frames.read_control(first, pb.WorkerFrame).hello

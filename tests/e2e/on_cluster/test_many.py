@@ -15,10 +15,10 @@ from fedkube.app import bundle
 
 MANY = 200
 AT_ONCE = 2
-ENOUGH = 6
+ENOUGH = 4
 CALLS_A_RUN = 30
 MEMORY = 300e6
-REST_S = 15
+REST_S = 10
 DEPLOYMENT = "deployment/fedkube-coordinator"
 
 
