@@ -21,8 +21,10 @@ def processes_in(environment: bytes) -> list[str]:
 @pytest.fixture
 def misbehave(run, apps):
     def with_mode(mode: str, *options: str, config: str = "", clients: int = 4, **more):
+        # Two, so that one client does not hold up all others.
+        workers = () if "--workers" in options else ("--workers", "2")
         return run(
-            apps / "misbehave", "--clients", str(clients), *options,
+            apps / "misbehave", "--clients", str(clients), *workers, *options,
             "-c", f'mode="{mode}" {config}', **more,
         )  # fmt: skip
 

@@ -14,6 +14,9 @@ from tests.simulation.kept import KEPT
 from tests.simulation.seeds import failure
 from tests.simulation.world import KINDS, Plan, World, compare, simulate
 
+# Of a server that died in the midst of something there are coroutines without a loop.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 SHARE = 100
 
 # How often the server dies at one step; `make soak` has a hundred.

@@ -426,6 +426,7 @@ class World:
         # Whatever is planned may still run: nobody looks any more.
         self.loop.set_exception_handler(lambda *_: None)
         self.loop.run_until_complete(asyncio.sleep(60))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
         asyncio.set_event_loop(None)
 
