@@ -58,7 +58,8 @@ def test_a_pod_that_is_deleted_in_mid_round_is_replaced(
     assert found["state"] == "Succeeded", found
     assert found["round"] == 12
     if role == "server":
-        assert set(cluster.pods(run, role)) - set(before), "another pod took its place"
+        (successor,) = set(cluster.pods(run, role)) - set(before)
+        assert "replies of earlier are there" in cluster.kubectl("logs", successor)
     assert found["model"]["sha256"] == local_digest(tmp_path / "local", 12)
 
 
