@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from on_cluster import NO_CLUSTER
+from s3_server import S3Server
 
 from fedkube.store.history import Round
 from fedkube.store.run_folder import RunFolder, RunRecord
@@ -223,6 +224,16 @@ def fedkube(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """An object store that speaks S3, as processes that are started find it."""
+    server = S3Server()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -122,8 +122,10 @@ class Workers:
         return hello
 
     def _is_taken(self, hello: pb.Hello) -> bool:
-        """Whether a process that began later has this worker's place: one whose Hello came late
-        must not send the newer one away. It may try again, and has the place when that is gone.
+        """Whether a process that began later has this worker's place.
+
+        One whose Hello came late must not send the newer one away; it may try again, and has the
+        place when that is gone.
         """
         session = self._sessions.get(hello.worker)
         if session is None or session.incarnation == hello.incarnation:

@@ -24,8 +24,8 @@ def test_digits_on_torch(digest, examples):
 @pytest.mark.parametrize("app", ["message_api", "numpy_client", "legacy_workflow"])
 def test_numpy_apps_of_both_apis(digest, apps, app):
     models = {
-        digest(apps / app, "--clients", "5", "--seed", "9", "--workers", workers, out=f"w{workers}")
-        for workers in ("1", "3")
+        digest(apps / app, "--clients", "5", "--seed", "9", "--workers", workers, out=f"{number}")
+        for number, workers in enumerate(("1", "2", "4", "4"))
     }
     assert len(models) == 1
 

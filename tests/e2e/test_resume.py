@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server
 
 from fedkube.core.run_states import RunState
 from fedkube.store.object_log import ObjectLog
@@ -99,15 +98,6 @@ def test_every_strategy_of_flowers(whole, run, resume, apps, monkeypatch):
     assert ran.log.count("it goes on from what it has committed") == 2
     assert ran.result == wanted.result
     assert ran.record.model.sha256 == wanted.record.model.sha256
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    server = S3Server()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize("step", ["begun", "synced"])

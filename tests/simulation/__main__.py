@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from tests.simulation.world import Plan, World, simulate
 
 
 def _one(seed: int, spool: Path) -> None:
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     plan = Plan.of(seed)
     print(plan)
     World(plan, spool, tell=print).run()

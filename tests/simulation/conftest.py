@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -10,5 +11,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def leave_nothing() -> Iterator[None]:
+    flowers = logging.getLogger("flwr")
+    level = flowers.level
+    flowers.setLevel(logging.ERROR)  # it tells of each round of thousands
     yield
+    flowers.setLevel(level)
     gc.collect()

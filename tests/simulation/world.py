@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
-import logging
 import os
 import random
 from collections import Counter
@@ -315,7 +313,6 @@ class World:
         self._over = False
         self._waiting: asyncio.Future[None] | None = None
         self._trace = blake3()
-        self._random = (random.getstate(), np.random.get_state())
 
     # ------------------------------------------------------------- the run
 
@@ -604,7 +601,3 @@ def compare(plan: Plan, spool: Path) -> Outcome:
 def simulate(seed: int, spool: Path) -> Outcome:
     """Run what a seed stands for."""
     return compare(Plan.of(seed), spool)
-
-
-logging.getLogger("flwr").setLevel(logging.ERROR)
-gc.freeze()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
-from s3_server import S3Server
 
 from fedkube.core.errors import Environment, Superseded, Usage
 from fedkube.proto.v1 import journal_pb2 as pb
@@ -69,15 +68,6 @@ KINDS = {"local": Local, "memory": Memory, "s3": S3}
 
 def another(folder):
     return Path(tempfile.mkdtemp(dir=folder))
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    server = S3Server()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.close()
 
 
 @pytest.fixture(params=list(KINDS))
