@@ -5,7 +5,6 @@ import shutil
 import signal
 
 import pytest
-from s3_server import S3Server
 
 from fedkube.store.run_folder import RunFolder
 
@@ -139,16 +138,12 @@ def test_a_run_that_was_stopped_can_be_forked_and_one_that_goes_on_cannot(begin,
     assert folder.read_record().model.sha256 == wanted.record.model.sha256
 
 
-def test_journals_in_an_object_store(whole, fork, apps, monkeypatch, request):
-    server = S3Server()
-    request.addfinalizer(server.close)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
+def test_journals_in_an_object_store(whole, fork, apps, s3):
     ran = whole(apps / "message_api", "--journal", "s3://bucket/journals", kept=False)
     done, folder = fork(ran.folder, 2)
     assert done.returncode == 0, done.stderr
     assert folder.read_record().model.sha256 == ran.record.model.sha256
-    assert {key.split("/")[2] for key in server.objects} == {
+    assert {key.split("/")[2] for key in s3.objects} == {
         ran.record.run_id,
         folder.read_record().run_id,
     }, "each has its own"
