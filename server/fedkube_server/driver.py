@@ -462,11 +462,14 @@ class Driver:
     def _fold_of(self, session: WorkerSession, update: pb.Sum) -> Fold | None:
         """Where a sum belongs, or None if it is not expected any more."""
         calls = list(update.calls)
-        if not calls or not all(self._holds(session, call) for call in calls):
+        # One that is in it twice was made twice by this worker: its first reply came too late to
+        # count, and stayed in the sum.
+        twice = len(set(calls)) != len(calls)
+        if not calls or twice or not all(self._holds(session, call) for call in calls):
             return None
         messages = {id(self._live[call].task.message) for call in calls}
         fold = self._live[calls[0]].task.message.fold
-        if len(messages) != 1 or fold is None or len(set(calls)) != len(calls):
+        if len(messages) != 1 or fold is None:
             raise Rejected("a sum of calls that do not belong together")
         return fold
 

@@ -92,4 +92,13 @@ KEPT = {
         ),
         crashes=(19, 40),
     ),
+    "a worker was asked again for what its sum had already, and sent away for it": Plan(
+        seed=4248,
+        app="FedAdam",
+        clients=2,
+        workers=1,
+        size=5,
+        troubles=((0.032, "half open"), (1.963, "executor"), (16.4086, "cut"), (18.2344, "clock")),
+        crashes=(44, 84),
+    ),
 }

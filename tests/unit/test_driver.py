@@ -423,6 +423,24 @@ def test_a_sum_with_calls_of_the_past_is_not_counted_and_the_others_are_made_aga
     assert session.given[-1][0].calls[0].id == 1
 
 
+def test_a_sum_with_one_call_twice_is_not_counted_and_all_of_it_is_made_again(
+    driver, submit, worker, outcomes, summing, fold
+):
+    """A reply came too late to count and stayed in the sum, and the worker was asked again."""
+    session = worker()
+    for task in (1, 2, 3):
+        submit(task, client=task, message=summing)
+    _hold(driver, session, 1)
+    driver.ready(session)
+    _hold(driver, session, 2)
+    refused = _sum(driver, session, 1, 2, 1)
+    assert {each.call for each in refused} == {1, 2}
+    assert (outcomes, fold.weights) == ({}, [])
+    driver.ready(session)
+    again = [call.id for call in session.given[-1][0].calls]
+    assert again[0] == 1
+
+
 def test_a_held_update_outlives_the_rounds_deadline(
     driver, submit, worker, outcomes, summing, fold
 ):
