@@ -6,7 +6,6 @@ import os
 
 import pytest
 from fedkube_server.driver import Driver
-from fedkube_server.sessions import Session
 
 from fedkube.core import ids
 from fedkube.store import journal
@@ -92,13 +91,6 @@ def test_a_clients_state_that_is_not_taken_up_again_is_found(monkeypatch, tmp_pa
     assert found(tmp_path)
 
 
-def test_uploads_that_count_again_when_they_are_announced_again_are_found(monkeypatch, tmp_path):
-    settle = Session._settle
-
-    def forget(self, upload, refused):
-        settle(self, upload, refused)
-        self._settled = 0
-
-    monkeypatch.setattr(Session, "_settle", forget)
-    monkeypatch.setattr(Session, "_ended", lambda self, reply: None)
+def test_a_sum_that_its_worker_has_lost_and_nobody_makes_again_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(Driver, "lost", lambda self, session, calls: None)
     assert found(tmp_path)
