@@ -69,6 +69,15 @@ class Round:
                 phase.seconds = before.seconds
                 phase.bytes_up, phase.bytes_down = before.bytes_up, before.bytes_down
 
+    def mark(self) -> object:
+        """Another one for whatever has happened to the round."""
+        phases = [
+            (name, each.asked, len(each.clients), len(each.failures), each.seconds, each.bytes_up)
+            + (each.bytes_down, repr(each.metrics))
+            for name, each in self.phases.items()
+        ]
+        return self.seconds, phases, repr(self.server)
+
     @property
     def counted(self) -> bool:
         """Whether anything came of the round."""
@@ -83,10 +92,26 @@ def latest_metrics(rounds: Iterable[Round]) -> dict[str, float]:
     return metrics
 
 
-def to_json(run_id: str, rounds: Iterable[Round]) -> bytes:
-    """``history.json``."""
-    body = {"run_id": run_id, "rounds": [strict(asdict(each)) for each in rounds]}
-    return (json.dumps(body, indent=1, allow_nan=False, default=float) + "\n").encode()
+def to_json(
+    run_id: str, rounds: Iterable[Round], lines: dict[int, tuple[object, str]] | None = None
+) -> bytes:
+    """``history.json``, a line for each round.
+
+    ``lines``: what was made of rounds before, by their numbers; it is used again for those that are
+    as they were. A run of a thousand rounds writes its history a thousand times.
+    """
+    text = ",\n  ".join(_line(each, lines) for each in rounds)
+    return f'{{\n "run_id": {json.dumps(run_id)},\n "rounds": [\n  {text}\n ]\n}}\n'.encode()
+
+
+def _line(entry: Round, lines: dict[int, tuple[object, str]] | None) -> str:
+    mark = entry.mark()
+    if lines is not None and entry.round in lines and lines[entry.round][0] == mark:
+        return lines[entry.round][1]
+    text = json.dumps(strict(asdict(entry)), allow_nan=False, default=float)
+    if lines is not None:
+        lines[entry.round] = mark, text
+    return text
 
 
 def strict(value: Any) -> Any:

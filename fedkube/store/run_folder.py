@@ -228,10 +228,12 @@ class RunFolder:
         return self.path / "checkpoints" / f"round-{number:06d}.safetensors"
 
 
-def render_history(run_id: str, rounds: list[history.Round]) -> dict[str, bytes]:
-    """Both histories' files, to be written later."""
+def render_history(
+    run_id: str, rounds: list[history.Round], lines: dict[int, tuple[object, str]] | None = None
+) -> dict[str, bytes]:
+    """Both histories' files, to be written later. ``lines``: as ``history.to_json`` has them."""
     return {
-        "history.json": history.to_json(run_id, rounds),
+        "history.json": history.to_json(run_id, rounds, lines),
         "history.csv": history.to_csv(rounds),
     }
 

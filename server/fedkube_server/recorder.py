@@ -61,6 +61,7 @@ class Recorder:
         self._lock = threading.RLock()
         self._writing = threading.RLock()  # held while files are written, before the other
         self._rounds: list[Round] = []
+        self._lines: dict[int, tuple[object, str]] = {}  # of the history, as they were written
         self._round_began = monotonic()
         self._open: _Open | None = None
         self._seen: set[tuple[int, int]] = set()  # phase and client that counted in it
@@ -188,7 +189,7 @@ class Recorder:
                 if current.round:  # round 0 is only what the app measured before the first
                     current.seconds = self._monotonic() - self._round_began
                 arrays = self._arrays if self._checkpoint_due(current.round) else None
-                files = render_history(self.record.run_id, self._rounds)
+                files = render_history(self.record.run_id, self._rounds, self._lines)
                 ended = len(self._rounds)
                 self._dirty = False
             try:

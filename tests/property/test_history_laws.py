@@ -45,6 +45,26 @@ def test_json_comes_back(rounds):
     assert from_json(to_json("run", rounds)) == rounds
 
 
+@given(st.lists(ROUNDS, min_size=1, max_size=4, unique_by=lambda each: each.round), st.data())
+def test_what_was_made_of_rounds_before_changes_nothing(rounds, data):
+    lines = {}
+    to_json("run", rounds, lines)
+    changed, other = data.draw(st.sampled_from(rounds)), data.draw(ROUNDS)
+    match data.draw(st.integers(0, 3)):
+        case 0:
+            changed.server, changed.seconds = other.server, other.seconds
+        case 1:
+            for phase in changed.phases.values():
+                phase.clients.append(data.draw(COUNTS))
+        case 2:
+            for phase in changed.phases.values():
+                phase.failures.append(Failure(1, "late"))
+                phase.metrics = other.server
+        case 3:
+            changed.phases = {}
+    assert to_json("run", rounds, lines) == to_json("run", rounds)
+
+
 @given(st.lists(ROUNDS_WITH_ANY_NUMBER, max_size=3))
 def test_it_is_json_that_every_reader_takes(rounds):
     def no_such_number(word):
