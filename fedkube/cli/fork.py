@@ -12,10 +12,11 @@ import typer
 
 from fedkube.app import project
 from fedkube.cli.run import see_through, versions
-from fedkube.core import ids, planner
+from fedkube.core import ids
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
 from fedkube.local import machine
+from fedkube.planner import machine as planner
 from fedkube.store import forks
 from fedkube.store.journal import Stored
 from fedkube.store.run_folder import RunFolder, RunRecord, render_history

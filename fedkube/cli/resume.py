@@ -12,10 +12,10 @@ from fedkube.app import project
 from fedkube.cli.cluster import lifecycle
 from fedkube.cli.cluster.options import Context, Namespace
 from fedkube.cli.run import see_through
-from fedkube.core import planner
 from fedkube.core.errors import Usage
 from fedkube.core.run_states import RunEvent, RunState, move
 from fedkube.local import machine
+from fedkube.planner import machine as planner
 from fedkube.store.run_folder import RunFolder, RunRecord
 
 

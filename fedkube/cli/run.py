@@ -21,12 +21,13 @@ from fedkube.api.v1alpha1 import JOURNAL_PATTERN, Checkpoints, Pool, RunSpec, Se
 from fedkube.app import project
 from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for
-from fedkube.core import ids, planner
+from fedkube.core import ids
 from fedkube.core.errors import Exit, Usage
 from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunState
 from fedkube.local import machine
 from fedkube.local.launcher import Launcher
+from fedkube.planner import machine as planner
 from fedkube.store.history import strict
 from fedkube.store.run_folder import RunFolder, RunRecord
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -20,8 +21,10 @@ from urllib3.exceptions import HTTPError
 
 from fedkube.api.v1alpha1 import federated_run as api
 from fedkube.coordinator import check, cluster, election, health
+from fedkube.coordinator.elastic import Elastic
 from fedkube.coordinator.objects import RUN_LABEL, Defaults, Object
 from fedkube.coordinator.reconciler import Reconciler
+from fedkube.coordinator.supply import Supply
 
 log = logging.getLogger("fedkube.coordinator")
 
@@ -43,6 +46,8 @@ class Settings:
     release: str = "fedkube"
     max_runs: int = Field(default=20, ge=1)
     port: int = Field(default=8080, ge=0)
+    elastic: bool = False
+    headroom: int = Field(default=0, ge=0)
 
     @classmethod
     def read(cls) -> Settings:
@@ -121,12 +126,18 @@ async def operate(
     settings: Settings, leading: cluster.Cluster, api_client: client.ApiClient, pulse: health.Pulse
 ) -> None:
     """Coordinate until cancelled."""
-    reconciler = Reconciler(leading, settings.defaults(), settings.max_runs)
+    spaces = (settings.namespaces or settings.namespace).split()
+    loop = asyncio.get_running_loop()
+    supply = Supply(leading, spaces)
+    elastic = Elastic(supply.view, settings.headroom) if settings.elastic else None
+    reconciler = Reconciler(leading, settings.defaults(), settings.max_runs, elastic)
     registry = kopf.OperatorRegistry()
     _register(registry, reconciler)
-    spaces = (settings.namespaces or settings.namespace).split()
-    # None of the three ends by itself: when one does, so do the others, and the process.
+    # None of these ends by itself: when one does, so do the others, and the process.
     async with asyncio.TaskGroup() as tasks:
+        if elastic is not None:
+            supply.start(partial(loop.call_soon_threadsafe, elastic.changed))
+            tasks.create_task(elastic.follow())
         tasks.create_task(reconciler.run())
         tasks.create_task(_beat(pulse))
         for space in spaces:

@@ -1,13 +1,13 @@
 """The cluster's API, as far as the coordinator uses it. Calls block; call them off the loop.
 
-What only a person at a terminal asks for (watching, logs, exec) is in ``fedkube.cli.cluster.api``.
+What only a person at a terminal asks for (logs, exec) is in ``fedkube.cli.cluster.api``.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -27,11 +27,17 @@ PATHS = {
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "Service": "/api/v1/namespaces/{}/services",
     "Event": "/api/v1/namespaces/{}/events",
+    "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
+    "Node": "/api/v1/nodes",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "FederatedRun": f"/apis/{api.API_VERSION}/namespaces/{{}}/{api.PLURAL}",
 }
 _TIMEOUT_S = 15
+# The server ends a watch after this time, and a cut that nobody tells of is noticed a little later.
+_WATCH_S = 50
+SILENCE_S = 65.0
+_CHUNK = 64 * 1024
 
 
 def load() -> client.ApiClient:
@@ -81,6 +87,39 @@ class Cluster:
         query = "?" + urlencode({name: words for name, words in wanted.items() if words})
         found: list[Object] = self._call("GET", PATHS[kind].format(namespace) + query)["items"]
         return found
+
+    def everywhere(self, kind: str) -> Sequence[Object]:
+        """All objects of a kind in all namespaces."""
+        found: Sequence[Object] = self._call("GET", _path_of(kind, ""))["items"]
+        return found
+
+    def listing(self, kind: str, namespace: str, fields: str = "") -> tuple[Sequence[Object], str]:
+        """Objects of a kind, and the version from which a watch goes on.
+
+        ``namespace``: empty for all.
+        """
+        query = "?" + urlencode({"fieldSelector": fields}) if fields else ""
+        found = self._call("GET", _path_of(kind, namespace) + query)
+        return found["items"], str(found["metadata"].get("resourceVersion", ""))
+
+    def watch(
+        self, kind: str, namespace: str, version: str, fields: str = ""
+    ) -> Iterator[tuple[str, Object]]:
+        """What happens to objects after a version, for about a minute: (ADDED, MODIFIED, ...)."""
+        query = {
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_S),
+            **({"fieldSelector": fields} if fields else {}),
+        }
+        path = f"{_path_of(kind, namespace)}?{urlencode(query)}"
+        for line in lines(self._stream(path)):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                return  # cut off in the middle: the watch goes on from the version before
+            yield event["type"], event["object"]
 
     def patch(self, kind: str, namespace: str, name: str, change: Object, sub: str = "") -> None:
         """Merge a change into an object, or into its subresource; what is gone stays gone."""
@@ -166,7 +205,30 @@ class Cluster:
             raise ApiException(http_resp=answer)
         return answer
 
+    def _stream(self, path: str) -> Iterator[bytes]:
+        answer = self._open("GET", path, timeout_s=(_TIMEOUT_S, SILENCE_S))
+        try:
+            yield from answer.response.stream(_CHUNK)
+        finally:
+            answer.response.close()
+
     def _signed(self, headers: dict[str, str]) -> dict[str, str]:
         # The client refreshes a pod's token by itself whenever it is asked for its settings.
         bearer = self._api.configuration.auth_settings().get("BearerToken")
         return headers | ({"authorization": bearer["value"]} if bearer else {})
+
+
+def _path_of(kind: str, namespace: str) -> str:
+    """Of a kind's objects in a namespace, or in all."""
+    path = PATHS[kind]
+    return path.format(namespace) if namespace else path.replace("namespaces/{}/", "")
+
+
+def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines; a last one that was cut off, too."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest

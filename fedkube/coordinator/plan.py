@@ -20,6 +20,7 @@ from fedkube.coordinator.seen import (
     role_of,
 )
 from fedkube.coordinator.troubles import begins, last_crash, trouble_of
+from fedkube.planner.sharing import Share
 
 # While something is missing or late: nothing tells when it comes.
 _AGAIN_S = 5.0
@@ -29,12 +30,13 @@ _AGAIN_S = 5.0
 class Decision:
     """What to do, and what to say. ``again_s``: look again then, whatever happens; None: no need.
 
-    ``ensure``: all of the run's objects are to be there. ``scale``: the parallelism of worker Jobs
-    that have another.
+    ``ensure``: all of the run's objects are to be there. ``parallelism``: how many pods each of its
+    worker Jobs is to have. ``scale``: the same for those Jobs that have another number now.
     """
 
     status: FederatedRunStatus
     ensure: bool = False
+    parallelism: dict[str, int] = field(default_factory=dict)
     scale: dict[str, int] = field(default_factory=dict)
     dismiss_workers: bool = False
     dismiss_server: bool = False
@@ -43,9 +45,18 @@ class Decision:
 
 
 def decide(
-    run: Run, before: FederatedRunStatus, seen: Seen, may_start: bool, now: datetime
+    run: Run,
+    before: FederatedRunStatus,
+    seen: Seen,
+    may_start: bool,
+    now: datetime,
+    share: Share | None = None,
 ) -> Decision:
-    """What follows. ``may_start``: the coordinator has room for one more run."""
+    """What follows.
+
+    ``may_start``: the coordinator has room for one more run. ``share``: the workers that an elastic
+    pool has now; None: as many as it asks for.
+    """
     status = before.model_copy(deep=True)
     status.observed_generation = run.generation
     status.clients = run.spec.clients
@@ -92,20 +103,25 @@ def decide(
             return decision
         decision.again_s = left
     decision.ensure = True
-    _scale(run, decision, seen)
+    _scale(run, decision, seen, share)
     jobs = (seen.server, *seen.workers.values())
     if any(begins(job) for job in jobs) or any(phase(pod) == "Pending" for pod in seen.pods):
         decision.again_s = min(decision.again_s or _AGAIN_S, _AGAIN_S)
     _report(run, status, seen, now)
+    if share is not None:
+        _say_what_it_has(run, decision, share, now)
     return decision
 
 
-def _scale(run: Run, decision: Decision, seen: Seen) -> None:
-    for name, wanted in run.parallelism.items():
+def _scale(run: Run, decision: Decision, seen: Seen, share: Share | None) -> None:
+    for name, asked in run.parallelism.items():
+        wanted = asked if share is None else min(asked, share.workers)
         wanted = 0 if run.spec.suspend else wanted
+        decision.parallelism[name] = wanted
         job = seen.workers.get(name)
         if job is not None and job["spec"].get("parallelism") != wanted:
             decision.scale[name] = wanted
+    decision.status.desired_workers = sum(decision.parallelism.values())
 
 
 def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> None:
@@ -150,6 +166,22 @@ def _name_the_round(status: FederatedRunStatus) -> None:
     status.round_of = f"{status.round}{of}" if status.round or of else ""
 
 
+def _say_what_it_has(run: Run, decision: Decision, share: Share, now: datetime) -> None:
+    """How many workers an elastic pool has, and why not more."""
+    status, most = decision.status, sum(run.parallelism.values())
+    has = status.desired_workers
+    words = f"{has} of at most {most} workers" + (f": {share.why}" if share.why else "")
+    if has == most:
+        _say(status, "Scaled", True, "AllWorkers", words, now)
+    elif has or run.spec.suspend:
+        _say(status, "Scaled", False, "FewerWorkers", words, now)
+    else:
+        _say(status, "Scaled", False, "NoWorkers", words, now)
+        ready = next(each for each in status.conditions if each.type == "Ready")
+        if ready.reason in ("Running", "Starting"):
+            _say(status, "Ready", False, "NoWorkers", f"the run waits for room: {words}", now)
+
+
 # ---------------------------------------------------------------- the end
 
 
@@ -175,7 +207,7 @@ def _ended(run: Run, decision: Decision, words: Mapping[str, Any], now: datetime
 def _end(decision: Decision, state: State, reason: str, message: str, now: datetime) -> None:
     status = decision.status
     status.state, status.ended_at = state, now
-    status.workers = status.gpus = 0
+    status.workers = status.desired_workers = status.gpus = 0
     status.eta, status.eta_seconds = "", None
     _name_the_round(status)
     _say(status, "Ready", False, "Ended", "the run is over", now)

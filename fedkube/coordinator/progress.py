@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
+from fedkube.coordinator.need import Need
 from fedkube.coordinator.seen import Progress
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.channels import Credentials
@@ -21,6 +23,7 @@ class Follower:
 
     def __init__(self, address: str, credentials: Credentials, changed: Callable[[], None]) -> None:
         self.progress = Progress()
+        self.need = Need()
         self._address = address
         self._credentials = credentials
         self._changed = changed
@@ -53,7 +56,9 @@ class Follower:
             eta_s=snapshot.eta_s,
             metrics=metrics,
             absent=tuple(snapshot.absent),
+            unanswered=snapshot.clients - snapshot.done if snapshot.phase else None,
         )
+        self.need.note(time.monotonic(), self.progress.unanswered or 0)
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(_PACE_S, self._report)

@@ -21,10 +21,13 @@ from fedkube.api.v1alpha1 import FederatedRunStatus, State
 from fedkube.coordinator import objects, plan
 from fedkube.coordinator.cluster import Cluster
 from fedkube.coordinator.declared import in_force
+from fedkube.coordinator.elastic import Elastic
+from fedkube.coordinator.need import Need
 from fedkube.coordinator.objects import Defaults, Object, Run
 from fedkube.coordinator.progress import Follower
 from fedkube.coordinator.seen import Progress, Seen, is_ready, last_words, owner_of, role_of
 from fedkube.coordinator.troubles import without_pods
+from fedkube.planner.sharing import Share
 
 log = logging.getLogger("fedkube.coordinator")
 
@@ -38,12 +41,21 @@ _RUNS = Gauge("fedkube_runs", "Runs by state", ["state"])
 
 
 class Reconciler:
-    """Runs on one event loop. ``max_runs``: so many go on at once."""
+    """Runs on one event loop.
 
-    def __init__(self, cluster: Cluster, defaults: Defaults, max_runs: int) -> None:
+    ``max_runs``: so many go on at once. ``elastic``: what the cluster has for workers; None: nobody
+    knows, and pools have the workers that they ask for.
+    """
+
+    def __init__(
+        self, cluster: Cluster, defaults: Defaults, max_runs: int, elastic: Elastic | None = None
+    ) -> None:
         self._cluster = cluster
         self._defaults = defaults
         self._max_runs = max_runs
+        self._elastic = elastic
+        if elastic is not None:
+            elastic.look_at = self.look_at
         self._runs: dict[Key, Object] = {}
         self._children: dict[Key, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._ensured: set[str] = set()  # uids of runs of which all objects were there
@@ -89,6 +101,8 @@ class Reconciler:
             follower.stop()
         if timer := self._timers.pop(key, None):
             timer.cancel()
+        if self._elastic is not None:
+            self._elastic.leave(key)
         self._wake_queued()
 
     def _wake_queued(self) -> None:
@@ -143,16 +157,34 @@ class Reconciler:
                 return None
             before = FederatedRunStatus()
         seen = await self._with_complaints(run, self._seen(key, run), now)
-        decision = plan.decide(run, before, seen, self._has_room(key), now)
+        may_start = self._has_room(key)
+        share = self._share(key, run, before, seen, may_start)
+        decision = plan.decide(run, before, seen, may_start, now, share)
         plan.say_what_is_in_force(decision.status, deviation, now)
         await self._act(run, decision, seen)
         await self._write(body, before, decision.status)
         return decision.again_s
 
+    def _share(
+        self, key: Key, run: Run, before: FederatedRunStatus, seen: Seen, may_start: bool
+    ) -> Share | None:
+        """The workers that an elastic pool has; None: as many as it asks for."""
+        pool = run.spec.pool
+        if self._elastic is None or pool is None or not pool.elastic:
+            return None
+        begun = seen.server is not None or before.started_at is not None
+        over = before.state.final or seen.words is not None
+        if over or run.spec.suspend or not (begun or may_start):
+            self._elastic.leave(key)
+            return None
+        follower = self._followers.get(run.uid)
+        has = sum(job["spec"].get("parallelism", 0) for job in seen.workers.values())
+        return self._elastic.want(key, run, follower.need if follower else Need(), has)
+
     async def _act(self, run: Run, decision: plan.Decision, seen: Seen) -> None:
         space = run.namespace
         if decision.ensure and run.uid not in self._ensured:
-            await self._do(self._create_all, run)
+            await self._do(self._create_all, run, decision.parallelism)
             self._ensured.add(run.uid)
         for job, parallelism in decision.scale.items():
             change = {"spec": {"parallelism": parallelism}}
@@ -175,7 +207,7 @@ class Reconciler:
                 key = (run.namespace, run.name)
                 self._followers[run.uid] = Follower(address, credentials, lambda: self.look_at(key))
 
-    def _create_all(self, run: Run) -> None:
+    def _create_all(self, run: Run, parallelism: Mapping[str, int]) -> None:
         made = [
             objects.certificates(run, datetime.now(UTC)),
             objects.orders(run),
@@ -186,8 +218,7 @@ class Reconciler:
             objects.server_job(run, self._defaults),
         ]
         for job in objects.worker_jobs(run, self._defaults):
-            if run.spec.suspend:
-                job["spec"]["parallelism"] = 0
+            job["spec"]["parallelism"] = parallelism[job["metadata"]["name"]]
             made.append(job)
         for each in made:
             self._cluster.create(each)
@@ -294,7 +325,7 @@ class Reconciler:
 
 _WARNINGS = {
     "ImageCannotBePulled", "NoNodeFits", "PodCannotStart", "PodCrashes", "WorkersGaveUp",
-    "InvalidSpec", "QuotaUsedUp", "PodsForbidden", "WaitingForSites", "NotInForce",
+    "InvalidSpec", "QuotaUsedUp", "PodsForbidden", "WaitingForSites", "NotInForce", "NoWorkers",
 }  # fmt: skip
 
 

@@ -13,7 +13,10 @@ from fedkube.coordinator.objects import Object
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the aggregation server says of itself."""
+    """What the aggregation server says of itself.
+
+    ``unanswered``: calls of the round that are not over; None: no phase of a round goes on.
+    """
 
     round: int = 0
     rounds: int = 0
@@ -23,6 +26,7 @@ class Progress:
     eta_s: float = -1.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     absent: Sequence[str] = ()
+    unanswered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

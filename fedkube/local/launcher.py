@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from fedkube.core.errors import Environment, Exit
-from fedkube.core.planner import Plan, Worker
 from fedkube.core.run_states import RunEvent, RunState, move
 from fedkube.local.logs import LogBook
 from fedkube.local.processes import Child, Lifeline, start
 from fedkube.pki.authority import Authority
+from fedkube.planner.machine import Plan, Worker
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store import plots
 from fedkube.store.run_folder import RunFolder, RunRecord

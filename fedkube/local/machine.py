@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from fedkube.core.planner import Machine
+from fedkube.planner.machine import Machine
 
 
 def look() -> Machine:

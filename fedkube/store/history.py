@@ -38,6 +38,11 @@ class Phase:
     bytes_up: int = 0
     bytes_down: int = 0
 
+    def mark(self) -> object:
+        """Another one for whatever has happened to the phase."""
+        counts = self.asked, len(self.clients), len(self.failures), self.bytes_up, self.bytes_down
+        return counts, self.seconds, repr(self.metrics)
+
 
 @dataclass(slots=True)
 class Round:
@@ -71,11 +76,7 @@ class Round:
 
     def mark(self) -> object:
         """Another one for whatever has happened to the round."""
-        phases = [
-            (name, each.asked, len(each.clients), len(each.failures), each.seconds, each.bytes_up)
-            + (each.bytes_down, repr(each.metrics))
-            for name, each in self.phases.items()
-        ]
+        phases = [(name, each.mark()) for name, each in self.phases.items()]
         return self.seconds, phases, repr(self.server)
 
     @property

@@ -30,9 +30,18 @@ def test_every_rule_and_every_binding() -> None:
     assert rights(values) == list(yaml.safe_load_all(SNAPSHOT.read_text()))
 
 
-def test_by_default_nothing_reaches_beyond_the_namespaces_that_were_given() -> None:
+@pytest.mark.parametrize("elastic", [True, False])
+def test_beyond_the_namespaces_that_were_given_only_nodes_and_pods_are_seen(elastic: bool) -> None:
+    documents = objects({"elastic": {"enabled": elastic}})
+    rules = [rule for role in of_kind("ClusterRole", documents) for rule in role["rules"]]
+    seen = {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}
+    assert rules == ([seen] if elastic else [])
+    assert len(of_kind("ClusterRoleBinding", documents)) == elastic
+
+
+def test_without_elastic_workers_nothing_reaches_beyond_the_namespaces_that_were_given() -> None:
     for spaces in (["ml"], ["a", "b"]):
-        documents = objects({"runs": {"namespaces": spaces}})
+        documents = objects({"runs": {"namespaces": spaces}, "elastic": {"enabled": False}})
         assert not of_kind("ClusterRole", documents)
         assert not of_kind("ClusterRoleBinding", documents)
         found = {each["metadata"]["namespace"] for each in of_kind("Role", documents)}
@@ -68,7 +77,7 @@ def test_what_the_coordinator_must_never_be_able_to_do() -> None:
 
 
 def test_only_a_cluster_role_is_aggregated_and_nobody_is_bound_to_it() -> None:
-    documents = objects({"rbac": {"aggregate": True}})
+    documents = objects({"rbac": {"aggregate": True}, "elastic": {"enabled": False}})
     assert [each["metadata"]["name"] for each in of_kind("ClusterRole", documents)] == [
         "fedkube-view",
         "fedkube-edit",
@@ -82,7 +91,8 @@ def test_one_account_is_bound_and_the_pods_have_it(values: dict[str, Any]) -> No
     made = [each["metadata"]["name"] for each in of_kind("ServiceAccount", documents)]
     name = "mine" if values else "fedkube-coordinator"
     assert made == ([] if values else [name])
-    for binding in of_kind("RoleBinding", documents):
+    bindings = of_kind("RoleBinding", documents) + of_kind("ClusterRoleBinding", documents)
+    for binding in bindings:
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": name, "namespace": "ml"}]
     (deployment,) = of_kind("Deployment", documents)
     (test,) = of_kind("Pod", documents)

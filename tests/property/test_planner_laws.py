@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkube.core.planner import MAX_CACHE_BYTES, MIN_CACHE_BYTES, WORKER_BYTES, Machine, plan
+from fedkube.planner.machine import MAX_CACHE_BYTES, MIN_CACHE_BYTES, WORKER_BYTES, Machine, plan
 
 MACHINES = st.builds(
     Machine,

@@ -285,7 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
                     (at, event, body)
                     for at, event, body in fake.history
                     if at > version
-                    and body["metadata"]["namespace"] == space
+                    and space in ("", body["metadata"]["namespace"])
                     and body["kind"] == KINDS[plural]
                     and _selected(body, query)
                 ]

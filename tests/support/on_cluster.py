@@ -189,3 +189,23 @@ def local_digits(folder: Path, rounds: int) -> dict[str, Any]:
     )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def local_misbehave(folder: Path, rounds: int, clients: int = 4) -> str:
+    """The model's digest of a run of the app that misbehaves when told to, on this machine.
+
+    Its clients sleep here for no time, which changes nothing of the model.
+    """
+    done = subprocess.run(
+        [
+            *(FEDKUBE, "run", str(ROOT / "tests" / "apps" / "misbehave"), "--seed", "5", "--json"),
+            *("--clients", str(clients), "-c", f"num-server-rounds={rounds}"),
+            *("--out", str(folder), "--no-progress"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    digest: str = json.loads(done.stdout.splitlines()[-1])["model"]["sha256"]
+    return digest

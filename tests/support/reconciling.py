@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from fedkube.coordinator.elastic import Elastic
 from fedkube.coordinator.objects import Defaults
 from fedkube.coordinator.reconciler import Reconciler
 
@@ -106,11 +107,17 @@ def an_ended_server(run: Object, job_uid: str) -> Object:
     }
 
 
-def play(cluster: FakeCluster, *steps: Callable[[Reconciler], None], max_runs: int = 5) -> None:
+def play(
+    cluster: FakeCluster,
+    *steps: Callable[[Reconciler], None],
+    max_runs: int = 5,
+    elastic: Elastic | None = None,
+) -> None:
     """Take the steps one after the other, each when the one before has had its effect."""
 
     async def scenario() -> None:
-        reconciler = Reconciler(cluster, Defaults("i:1"), max_runs)  # type: ignore[arg-type]
+        defaults = Defaults("i:1")
+        reconciler = Reconciler(cluster, defaults, max_runs, elastic)  # type: ignore[arg-type]
         task = asyncio.create_task(reconciler.run())
         for step in steps:
             step(reconciler)

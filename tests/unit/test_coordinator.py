@@ -391,7 +391,9 @@ def test_what_a_user_asks_of_pods_is_passed_on() -> None:
     run = a_run(pool={"clients": 4, "workers": 2, "pod": pod})
     spec = worker_job(run)["spec"]["template"]["spec"]
     assert spec["nodeSelector"] == {"zone": "a"}
-    assert (spec["tolerations"], spec["priorityClassName"]) == ([{"key": "gpu"}], "low")
+    asked = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert spec["tolerations"] == [{"key": "gpu"}, asked], "that of GPU nodes is a usual one"
+    assert spec["priorityClassName"] == "low"
     container = spec["containers"][0]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "2Gi"}
     assert {"name": "A", "value": "1"} in container["env"]

@@ -108,6 +108,17 @@ class ServerGroup(Declared):
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the server's pod")
 
 
+class Sharing(Declared):
+    """What the run gets of accelerators that others want as well."""
+
+    priority: int = Field(
+        default=0, ge=-1000, le=1000, description="Runs of a higher one are served first"
+    )
+    weight: float = Field(
+        default=1.0, gt=0, le=1000, description="Its share among runs of the same priority"
+    )
+
+
 class FederatedRunSpec(Declared):
     """What a user asks for."""
 
@@ -130,6 +141,9 @@ class FederatedRunSpec(Declared):
         default_factory=Cohort, description="Who takes part in a round, and when it is closed"
     )
     compression: CompressionName = Field(default="none", description=COMPRESSION)
+    sharing: Sharing = Field(
+        default_factory=Sharing, description="Among runs that want the same accelerators"
+    )
     server: ServerGroup = Field(default_factory=ServerGroup, description="The aggregation server")
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Models that stay")
     suspend: bool = Field(
@@ -225,6 +239,7 @@ class FederatedRunStatus(_Reported):
     round_of: str = Field(default="", description="Both in one word, for kubectl")
     clients: int = Field(default=0, description="Logical clients")
     workers: int = Field(default=0, description="Worker pods that are connected")
+    desired_workers: int = Field(default=0, description="Worker pods that there are to be now")
     gpus: int = Field(default=0, description="Accelerators that running worker pods hold")
     eta: str = Field(default="", description="Until the end, as 90s")
     eta_seconds: int | None = Field(default=None, description="The same; null: not known")

@@ -61,6 +61,12 @@ class PodOverrides(Declared):
     )
     volume_mounts: list[Passed] = Field(default_factory=list, description="Where they are mounted")
 
+    @property
+    def accelerators(self) -> dict[str, int]:
+        """How many of which a pod asks for, such as nvidia.com/gpu."""
+        asked = self.resources.requests | self.resources.limits
+        return {name: int(amount) for name, amount in asked.items() if "/" in name and int(amount)}
+
     @model_validator(mode="after")
     def _no_way_to_the_node(self) -> PodOverrides:
         for volume in self.volumes:
@@ -81,7 +87,12 @@ class PoolGroup(Declared):
     clients: int = Field(
         ge=2, le=1_000_000, description="Logical clients, each with its own partition and state"
     )
-    workers: int = Field(default=1, ge=1, le=10_000, description="Worker pods at most")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Worker pods at most; null: one, or with accelerators one for each client",
+    )
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads a client computes with")
     max_attempts: int = Field(
         default=3, ge=1, le=100, description="How often a client is tried when its worker dies"
@@ -90,6 +101,17 @@ class PoolGroup(Declared):
         default=None, gt=0, description="Longest a client may take for one message; null: no limit"
     )
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the worker pods")
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers follows the accelerators that there are."""
+        return bool(self.pod.accelerators)
+
+    @property
+    def most_workers(self) -> int:
+        """More would idle, or were not asked for."""
+        wanted = self.workers or (self.clients if self.elastic else 1)
+        return min(wanted, self.clients)
 
 
 class SiteData(Declared):

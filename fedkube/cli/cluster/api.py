@@ -17,14 +17,9 @@ from websocket import (
 )
 
 from fedkube.cli.cluster.refusals import details
-from fedkube.coordinator.cluster import PATHS, Cluster
+from fedkube.coordinator.cluster import PATHS, SILENCE_S, Cluster, lines
 from fedkube.coordinator.objects import Object
 
-_CONNECT_S = 15.0
-# The server ends a watch after this time, and a cut that nobody tells of is noticed a little later.
-_WATCH_S = 50
-_SILENCE_S = 65.0
-_CHUNK = 64 * 1024
 _STDOUT, _STDERR, _ENDING = 1, 2, 3
 
 
@@ -55,37 +50,6 @@ class Api(Cluster):
                 return None
             raise
 
-    def everywhere(self, kind: str) -> list[Object]:
-        """All objects of a kind in all namespaces."""
-        path = PATHS[kind].replace("namespaces/{}/", "")
-        found: list[Object] = self._call("GET", path)["items"]
-        return found
-
-    def listing(self, kind: str, namespace: str, fields: str = "") -> tuple[list[Object], str]:
-        """Objects of a kind, and the version from which a watch goes on."""
-        query = "?" + urlencode({"fieldSelector": fields}) if fields else ""
-        found = self._call("GET", PATHS[kind].format(namespace) + query)
-        return found["items"], str(found["metadata"].get("resourceVersion", ""))
-
-    def watch(
-        self, kind: str, namespace: str, version: str, fields: str = ""
-    ) -> Iterator[tuple[str, Object]]:
-        """What happens to objects after a version, for about a minute: (ADDED, MODIFIED, ...)."""
-        query = {
-            "watch": "true",
-            "resourceVersion": version,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(_WATCH_S),
-            **({"fieldSelector": fields} if fields else {}),
-        }
-        path = f"{PATHS[kind].format(namespace)}?{urlencode(query)}"
-        for line in _lines(self._stream(path)):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                return  # cut off in the middle: the watch goes on from the version before
-            yield event["type"], event["object"]
-
     def log(
         self,
         namespace: str,
@@ -107,7 +71,7 @@ class Api(Cluster):
         """
         path = self._log_path(namespace, pod, container, tail, previous=False)
         more = {"follow": "true", "timestamps": "true"} | ({"sinceTime": since} if since else {})
-        for line in _lines(self._stream(f"{path}&{urlencode(more)}")):
+        for line in lines(self._stream(f"{path}&{urlencode(more)}")):
             when, _, text = line.partition(b" ")
             yield when.decode("ascii", "replace"), text
 
@@ -133,7 +97,7 @@ class Api(Cluster):
                 self._api.configuration, ws_client.get_websocket_url(url, query), self._signed({})
             )
             try:
-                socket.settimeout(_SILENCE_S)
+                socket.settimeout(SILENCE_S)
                 while True:
                     code, frame = socket.recv_data_frame(True)
                     if code == ABNF.OPCODE_CLOSE:
@@ -171,20 +135,3 @@ class Api(Cluster):
         query |= {"tailLines": str(tail)} if tail is not None else {}
         query |= {"previous": "true"} if previous else {}
         return f"{PATHS['Pod'].format(namespace)}/{pod}/log?{urlencode(query)}"
-
-    def _stream(self, path: str) -> Iterator[bytes]:
-        answer = self._open("GET", path, timeout_s=(_CONNECT_S, _SILENCE_S))
-        try:
-            yield from answer.response.stream(_CHUNK)
-        finally:
-            answer.response.close()
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Whole lines; a last one that was cut off, too."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest

@@ -46,7 +46,7 @@ class Wishes:
     image: str = ""
     path: str = ""
     clients: int | None = None
-    workers: int = 1
+    workers: int | None = None
     run_config: dict[str, ConfigValue] = field(default_factory=dict)
     seed: int | None = None
     cohort: Cohort = field(default_factory=Cohort)

@@ -50,7 +50,9 @@ def ls(
             if everywhere
             else cluster.list("FederatedRun", space)
         )
-    found.sort(key=lambda run: (run["metadata"].get("creationTimestamp") or "", _place(run)))
+    found = sorted(
+        found, key=lambda run: (run["metadata"].get("creationTimestamp") or "", _place(run))
+    )
     if as_json or form is Format.JSON:
         print_json([runs.summary(run) for run in found])
         return

@@ -73,7 +73,14 @@ def submit(
             "--clients", help="Logical clients. Default: as `fedkube run`.", show_default=False
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Worker pods at most.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Worker pods at most; else one, or with --gpus as many as there is room for.",
+            show_default=False,
+        ),
+    ] = None,
     run_config: Annotated[
         list[str] | None,
         typer.Option("--run-config", "-c", help="As `fedkube run` takes it.", show_default=False),

@@ -77,10 +77,10 @@ class Run:
 
     @property
     def parallelism(self) -> dict[str, int]:
-        """How many pods each of the run's worker Jobs is to have, by the Job's name."""
+        """How many pods each of the run's worker Jobs may have, by the Job's name."""
         if self.spec.pool is None:
             return {self.site_job(site): 1 for site in self.spec.sites}
-        return {self.child("workers"): min(self.spec.pool.workers, self.spec.pool.clients)}
+        return {self.child("workers"): self.spec.pool.most_workers}
 
 
 def labels(run: Run, role: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def _worker_job(run: Run, name: str, pod: Object) -> Object:
         "kind": "Job",
         "metadata": metadata(run, "workers", "worker") | {"name": name},
         "spec": {
-            "parallelism": run.parallelism[name],
+            "parallelism": run.parallelism[name],  # whoever creates it may know better
             "backoffLimit": _WORKER_RESTARTS,
             "template": pod,
         },

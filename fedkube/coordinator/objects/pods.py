@@ -81,7 +81,7 @@ def pod_template(run: Run, defaults: Defaults, container: Container) -> Object:
         "volumes": volumes,
         "imagePullSecrets": [{"name": name} for name in defaults.pull_secrets],
         "nodeSelector": wanted.node_selector,
-        "tolerations": wanted.tolerations,
+        "tolerations": [*wanted.tolerations, *_of_accelerators(wanted)],
         "affinity": wanted.affinity,
         "priorityClassName": wanted.priority_class_name,
     }
@@ -124,6 +124,13 @@ def _shared(run: Run, defaults: Defaults, wanted: PodOverrides) -> Object:
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+
+
+def _of_accelerators(wanted: PodOverrides) -> list[Object]:
+    """Nodes with accelerators are often kept for who asks for them, by a taint of that name."""
+    return [
+        {"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in wanted.accelerators
+    ]
 
 
 def _resources(wanted: PodOverrides) -> Object:

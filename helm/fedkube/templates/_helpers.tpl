@@ -2,6 +2,11 @@
 {{- if contains "fedkube" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-fedkube" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
+{{/* Of what has no namespace: releases of one name in two of them are two. */}}
+{{- define "fedkube.clusterName" -}}
+{{ printf "%s-%s" .Release.Namespace (include "fedkube.fullname" .) }}
+{{- end }}
+
 {{- define "fedkube.selector" -}}
 app.kubernetes.io/name: fedkube
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from on_cluster import FEDKUBE, ROOT, Cluster
+from on_cluster import ROOT, Cluster, local_misbehave
 
 MISBEHAVE = ROOT / "tests" / "apps" / "misbehave"
 AWAY_S = 120
@@ -34,22 +32,6 @@ def slow_run(cluster: Cluster) -> Iterator[Callable[..., str]]:
     yield begin
     for name in names:
         cluster.kubectl("delete", "federatedrun", name, "--ignore-not-found")
-
-
-def local_digest(folder: Path, rounds: int) -> str:
-    """Of the model of the same run on this machine; sleeping changes nothing of it."""
-    done = subprocess.run(
-        [
-            *(FEDKUBE, "run", str(MISBEHAVE), "--seed", "5", "--clients", "4", "--json"),
-            *("-c", f"num-server-rounds={rounds}", "--out", str(folder), "--no-progress"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    digest: str = json.loads(done.stdout.splitlines()[-1])["model"]["sha256"]
-    return digest
 
 
 @pytest.mark.timeout(600)
@@ -83,7 +65,7 @@ def test_the_api_server_is_away_for_two_minutes(
     assert watch.returncode == 0, shown + said
     for line in ("the cluster does not answer", "the cluster answers again", "Succeeded"):
         assert line in shown
-    assert found["model"]["sha256"] == local_digest(tmp_path / "local", rounds)
+    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", rounds)
     cluster.kubectl("delete", "federatedrun", run)
     cluster.until(lambda: not cluster.left_of(run), "end of the last object", 60)
 
@@ -125,7 +107,7 @@ def test_a_node_is_drained(cluster: Cluster, slow_run: Callable[..., str], tmp_p
     assert (found["state"], found["round"]) == ("Succeeded", rounds)
     assert not workers & set(cluster.pods(run, "worker"))
     assert cluster.pods(run, "server") == server
-    assert found["model"]["sha256"] == local_digest(tmp_path / "local", rounds)
+    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", rounds)
 
 
 def test_a_quota_that_is_used_up_is_told_and_waited_for(

@@ -66,7 +66,7 @@ def test_an_app_becomes_a_run_and_its_bundle(kubernetes, fedkube, app):
     assert spec["app"]["image"] == "i:1"
     assert spec["runConfig"] == {"rounds": 2}
     assert spec["seed"] == 7
-    assert spec["pool"] == {"clients": 6, "workers": 1}
+    assert spec["pool"] == {"clients": 6}
     assert spec["app"]["bundle"]["configMap"] == config["metadata"]["name"]
     assert config["metadata"]["ownerReferences"][0]["uid"] == run["metadata"]["uid"]
     packed = b64decode(config["binaryData"]["app.zip"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fedkube.core.errors import Usage
-from fedkube.core.planner import WORKER_BYTES, Machine, plan
+from fedkube.planner.machine import WORKER_BYTES, Machine, plan
 
 BIG = 1 << 40
 

@@ -1,0 +1,172 @@
+"""How many workers each elastic pool has now: what the cluster has for them, shared among runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from fedkube.coordinator.need import Need
+from fedkube.coordinator.objects import Defaults, Run, worker_jobs
+from fedkube.coordinator.supply import Key, View, less
+from fedkube.planner import kubernetes
+from fedkube.planner.sharing import Demand, Share, share
+from fedkube.planner.supply import Node, Shape
+
+# Changes that come together are one; and a cluster with many pods changes all the time.
+_PACE_S = 0.5
+_TICK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a run wants. ``use``: workers that it has use for; None: not known yet."""
+
+    run: Run
+    shape: Shape
+    use: int | None = None
+
+    @property
+    def most(self) -> int:
+        """More workers than that it does not ask for."""
+        pool = self.run.spec.pool
+        return pool.most_workers if pool is not None else 0
+
+
+def shares(view: View, wishes: Mapping[Key, Wish], headroom: int) -> dict[Key, Share]:
+    """What each run has of the cluster.
+
+    First, what runs have use for is shared. Then those that have more workers keep them, where
+    nobody else has use for their places: there will be another round.
+    """
+    nodes = view.without(wishes.keys())
+    wanted = [
+        _demand(view, wishes, key, min(wish.most, _use(wish)), headroom)
+        for key, wish in wishes.items()
+    ]
+    found = share(nodes, wanted)
+    rest = _after(nodes, wishes, found)
+    kept = [
+        replace(
+            each,
+            at_most=min(wishes[each.run].most, sum(each.holds.values())) - found[each.run].workers,
+            holds=_more_than(each.holds, found[each.run].by_node),
+            headroom=0,
+        )
+        for each in wanted
+    ]
+    more = share(rest, [each for each in kept if each.at_most > 0])
+    return {key: _together(found[key], more.get(key)) for key in found}
+
+
+def _use(wish: Wish) -> int:
+    return wish.most if wish.use is None else wish.use
+
+
+def _demand(
+    view: View, wishes: Mapping[Key, Wish], key: Key, at_most: int, headroom: int
+) -> Demand[Key]:
+    wish = wishes[key]
+    sharing = wish.run.spec.sharing
+    return Demand(
+        run=key,
+        shape=wish.shape,
+        at_most=at_most,
+        weight=sharing.weight,
+        priority=sharing.priority,
+        holds=view.held(key),
+        limit=view.left(key[0], wishes.keys()),
+        group=key[0],
+        headroom=headroom,
+    )
+
+
+def _after(nodes: list[Node], wishes: Mapping[Key, Wish], given: Mapping[Key, Share]) -> list[Node]:
+    """The nodes with what is left of them."""
+    taken: dict[str, Counter[str]] = defaultdict(Counter)
+    for key, found in given.items():
+        for node, count in found.by_node.items():
+            for name, amount in wishes[key].shape.requests.items():
+                taken[node][name] += count * amount
+    return [less(node, taken[node.name]) for node in nodes]
+
+
+def _more_than(held: Mapping[str, int], given: Mapping[str, int]) -> dict[str, int]:
+    left = {node: count - given.get(node, 0) for node, count in held.items()}
+    return {node: count for node, count in left.items() if count > 0}
+
+
+def _together(first: Share, more: Share | None) -> Share:
+    if more is None or not more.workers:
+        return first
+    by_node = Counter(first.by_node) + Counter(more.by_node)
+    return Share(first.workers + more.workers, by_node, first.why)
+
+
+class Elastic:
+    """Keeps the shares of the runs that go on, on one event loop.
+
+    ``view``: what the cluster has now; None as long as that is not known. ``headroom``: workers of
+    a run beyond those that there is room for. ``look_at``: called for a run with another share.
+    """
+
+    def __init__(self, view: Callable[[], View | None], headroom: int = 0) -> None:
+        self._view = view
+        self._headroom = headroom
+        self.look_at: Callable[[Key], None] = lambda _: None
+        self._runs: dict[Key, tuple[Run, Need]] = {}
+        self._shares: dict[Key, Share] = {}
+        self._known = False
+        self._changed = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Share anew whenever something has changed, for ever."""
+        while True:
+            # What runs have use for becomes less by waiting alone.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _TICK_S)
+            self._changed.clear()
+            if self._runs:
+                self.share_out()
+            await asyncio.sleep(_PACE_S)
+
+    def changed(self) -> None:
+        """There is something else in the cluster than before."""
+        self._changed.set()
+
+    def want(self, key: Key, run: Run, need: Need, has: int) -> Share:
+        """What the run has now. ``has``: the workers that it had so far."""
+        self._runs[key] = run, need
+        self.share_out()
+        if not self._known:
+            return Share(has, {}, "the cluster's nodes are not known yet")
+        return self._shares[key]
+
+    def leave(self, key: Key) -> None:
+        """The run wants nothing any more."""
+        if self._runs.pop(key, None) is not None:
+            self.share_out()
+
+    def share_out(self) -> None:
+        """Share anew, and have those looked at who have another share now."""
+        view = self._view()
+        self._known = view is not None
+        if view is None:
+            return
+        before, now = self._shares, time.monotonic()
+        wishes = {
+            key: Wish(run, shape_of(run), need.most(now)) for key, (run, need) in self._runs.items()
+        }
+        self._shares = shares(view, wishes, self._headroom)
+        for key, found in self._shares.items():
+            if found != before.get(key):
+                self.look_at(key)
+
+
+def shape_of(run: Run) -> Shape:
+    """What one of the pool's workers asks of a node."""
+    (job,) = worker_jobs(run, Defaults(image=""))
+    return kubernetes.shape_of(job["spec"]["template"])

@@ -1,0 +1,155 @@
+"""Who gets how many workers where, when several runs want the same nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from fedkube.planner.supply import PODS, Amounts, Node, Shape, fitting, refusal, room
+
+# By which a run is known.
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand(Generic[K]):
+    """What a run wants.
+
+    ``holds``: its workers by node, which stay where they are if they can. ``limit``: what quotas
+    leave to its ``group`` (a namespace), as if the runs that share had no workers; None: all.
+    ``headroom``: workers beyond those that there is room for, for an autoscaler to see.
+    """
+
+    run: K
+    shape: Shape
+    at_most: int
+    weight: float = 1.0
+    priority: int = 0
+    holds: Mapping[str, int] = field(default_factory=dict)
+    limit: Amounts | None = None
+    group: Hashable = None
+    headroom: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a run gets. ``by_node``: where there is room for them. ``why``: why it is not more."""
+
+    workers: int
+    by_node: Mapping[str, int]
+    why: str
+
+
+def share(nodes: Sequence[Node], demands: Iterable[Demand[K]]) -> dict[K, Share]:
+    """Share the nodes' free resources, which are to be as if no demand had any worker.
+
+    Those of higher priority are served first. Among equals it is max-min fairness by weight: who
+    has least for its weight gets the next worker, as long as there is one that it can use
+    (progressive filling; Bertsekas and Gallager, "Data Networks", 1992, section 6.5.2). Nobody
+    could get one more without another's getting one less, as far as whole workers fit on nodes.
+    """
+    asking = sorted(demands, key=lambda each: (-each.priority, repr(each.run)))
+    table = _Table(nodes, asking)
+    closed: dict[K, str] = {}
+    while len(closed) < len(asking):
+        # The first of the highest priority that is not closed, and has least for its weight.
+        now = [each for each in asking if each.run not in closed]
+        now = [each for each in now if each.priority == now[0].priority]
+        least = min(now, key=lambda each: (table.workers(each) + 1) / each.weight)
+        reason = table.place(least)
+        if reason is not None:
+            closed[least.run] = reason
+    return {each.run: table.result(each, closed[each.run]) for each in asking}
+
+
+class _Table(Generic[K]):
+    """What is free, and who has been placed where."""
+
+    def __init__(self, nodes: Sequence[Node], demands: Sequence[Demand[K]]) -> None:
+        self._nodes = {node.name: node for node in sorted(nodes, key=lambda node: node.name)}
+        self._free = {name: dict(node.free) for name, node in self._nodes.items()}
+        self._placed: dict[K, Counter[str]] = {each.run: Counter() for each in demands}
+        self._limits = {each.group: dict(each.limit) for each in demands if each.limit is not None}
+        # Nodes that would take it, if they had room.
+        self._open = {
+            each.run: [name for name, node in self._nodes.items() if not refusal(node, each.shape)]
+            for each in demands
+        }
+        # What those that are to stay where they are still need there.
+        self._kept: dict[str, Counter[str]] = {name: Counter() for name in self._nodes}
+        for each in demands:
+            for name, count in each.holds.items():
+                if name in self._kept:
+                    for _ in range(count):
+                        self._kept[name].update(_taking(each.shape))
+
+    def workers(self, demand: Demand[K]) -> int:
+        return self._placed[demand.run].total()
+
+    def place(self, demand: Demand[K]) -> str | None:
+        """Give the demand one more worker; or why it gets no more."""
+        if self.workers(demand) >= demand.at_most:
+            return ""
+        taking = _taking(demand.shape)
+        limit = self._limits.get(demand.group)
+        if limit is not None:
+            for resource, amount in taking.items():
+                if limit.get(resource, amount) < amount:
+                    return f"the namespace's quota leaves no more {resource}"
+        node = self._find(demand)
+        if node is None:
+            return self._full(demand)
+        self._take(self._free[node], taking)
+        if limit is not None:
+            self._take(limit, taking)
+        if self._placed[demand.run][node] < demand.holds.get(node, 0):
+            self._kept[node].subtract(taking)
+        self._placed[demand.run][node] += 1
+        return None
+
+    def _find(self, demand: Demand[K]) -> str | None:
+        """Where the next worker goes: where it is already, where nobody is, or anywhere."""
+        placed, requests = self._placed[demand.run], demand.shape.requests
+        room = [name for name in self._open[demand.run] if fitting(self._free[name], requests)]
+        for name in room:
+            if placed[name] < demand.holds.get(name, 0):
+                return name
+        for beside in (self._kept, {}):
+            spare = [
+                (fitting(_minus(self._free[name], beside.get(name, {})), requests), name)
+                for name in room
+            ]
+            if fits := [each for each in spare if each[0] > 0]:
+                # The fullest of them: larger workers of others may need the emptier ones.
+                return min(fits)[1]
+        return None
+
+    def _full(self, demand: Demand[K]) -> str:
+        could = room(self._nodes.values(), demand.shape)
+        if could.workers > self.workers(demand):
+            return f"of {could.workers} that there is room for, the others are other runs'"
+        return could.why
+
+    def _take(self, where: dict[str, int], taking: Amounts) -> None:
+        for resource, amount in taking.items():
+            if resource in where:
+                where[resource] -= amount
+
+    def result(self, demand: Demand[K], why: str) -> Share:
+        """What it has in the end."""
+        by_node = dict(self._placed[demand.run])
+        count = sum(by_node.values())
+        waiting = min(demand.headroom, demand.at_most - count)
+        if waiting:
+            why += f"; {waiting} more wait for new nodes"
+        return Share(count + waiting, {name: n for name, n in by_node.items() if n}, why)
+
+
+def _taking(shape: Shape) -> Amounts:
+    return {**shape.requests, PODS: 1}
+
+
+def _minus(free: Amounts, kept: Mapping[str, int]) -> Amounts:
+    return {name: amount - kept.get(name, 0) for name, amount in free.items()}
