@@ -93,15 +93,20 @@ class Supply:
 
 
 def taking(pod: Object) -> Taking | None:
-    """What a pod takes; None if it is over."""
+    """What a pod takes; None if it is over.
+
+    A worker that is being deleted makes way within seconds. It counts as gone, or whoever is to
+    have its place would lose another worker meanwhile.
+    """
     if kubernetes.is_over(pod):
         return None
     metadata = pod["metadata"]
     labels = metadata.get("labels", {})
     run = None
-    # One that is being deleted still takes its place, and is nobody's any more.
-    if labels.get(ROLE_LABEL) == "worker" and "deletionTimestamp" not in metadata:
-        run = (metadata["namespace"], labels.get(RUN_LABEL, ""))
+    if labels.get(ROLE_LABEL) == "worker" and RUN_LABEL in labels:
+        if "deletionTimestamp" in metadata:
+            return None
+        run = (metadata["namespace"], labels[RUN_LABEL])
     return Taking(pod["spec"].get("nodeName", ""), kubernetes.pod_requests(pod), run)
 
 

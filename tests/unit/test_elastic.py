@@ -80,7 +80,9 @@ def test_what_others_take_is_not_free_and_what_a_run_has_is_its_own() -> None:
     pods = [a_worker("", "a", 1, gpus=3), a_worker("r", "a", 2), a_worker("r", "a", 3)]
     assert workers(a_view(nodes, pods), r=wish()) == {"r": 5}
     leaving = a_worker("r", "a", 4, deletionTimestamp="2026-01-01T00:00:00Z")
-    assert workers(a_view(nodes, [*pods, leaving]), r=wish()) == {"r": 4}, "it is still there"
+    assert workers(a_view(nodes, [*pods, leaving]), r=wish()) == {"r": 5}, "it makes way"
+    other = a_worker("", "a", 6, deletionTimestamp="2026-01-01T00:00:00Z")
+    assert workers(a_view(nodes, [*pods, other]), r=wish()) == {"r": 4}, "who knows for how long"
     over = a_worker("r", "a", 5) | {"status": {"phase": "Failed"}}
     assert workers(a_view(nodes, [*pods, over]), r=wish()) == {"r": 5}
 
