@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from fedkube import __version__
 from fedkube.cli import doctor, fork, new, resume, run
-from fedkube.cli.cluster import events, lifecycle, logs, pull, show, submit, watch
+from fedkube.cli.cluster import events, lifecycle, logs, plan, pull, show, submit, watch
 from fedkube.core.errors import Exit, FedKubeError
 
 EXIT_CODES = {
@@ -40,6 +40,7 @@ app.command("fork")(fork.fork)
 app.command("new")(new.new)
 app.command("doctor")(doctor.doctor)
 for _verb in (
+    plan.plan,
     submit.submit,
     show.ls,
     show.get,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from fedkube.coordinator.need import Need
 from fedkube.coordinator.objects import Defaults, Run, worker_jobs
-from fedkube.coordinator.supply import Key, View, less
+from fedkube.coordinator.supply import Key, View
 from fedkube.planner import kubernetes
 from fedkube.planner.sharing import Demand, Share, share
 from fedkube.planner.supply import Node, Shape
@@ -91,7 +91,7 @@ def _after(nodes: list[Node], wishes: Mapping[Key, Wish], given: Mapping[Key, Sh
         for node, count in found.by_node.items():
             for name, amount in wishes[key].shape.requests.items():
                 taken[node][name] += count * amount
-    return [less(node, taken[node.name]) for node in nodes]
+    return [node.less(taken[node.name]) for node in nodes]
 
 
 def _more_than(held: Mapping[str, int], given: Mapping[str, int]) -> dict[str, int]:
@@ -166,7 +166,13 @@ class Elastic:
                 self.look_at(key)
 
 
+def shapes_of(run: Run) -> dict[str, Shape]:
+    """What a worker of each of the run's Jobs asks of a node, by the Job's name."""
+    jobs = worker_jobs(run, Defaults(image=""))
+    return {job["metadata"]["name"]: kubernetes.shape_of(job["spec"]["template"]) for job in jobs}
+
+
 def shape_of(run: Run) -> Shape:
-    """What one of the pool's workers asks of a node."""
-    (job,) = worker_jobs(run, Defaults(image=""))
-    return kubernetes.shape_of(job["spec"]["template"])
+    """The same of a pool, which has one Job."""
+    (shape,) = shapes_of(run).values()
+    return shape

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedkube.coordinator.cluster import Cluster
 from fedkube.coordinator.mirror import Mirror
@@ -42,7 +42,7 @@ class View:
         for pod in self.pods:
             if pod.node and pod.run not in runs:
                 taken.setdefault(pod.node, Counter()).update(pod.amounts)
-        return [less(node, taken.get(node.name, {})) for node in self.nodes]
+        return [node.less(taken.get(node.name, {})) for node in self.nodes]
 
     def held(self, run: Key) -> Counter[str]:
         """The run's workers by node."""
@@ -58,12 +58,6 @@ class View:
             if pod.run in runs and pod.run is not None and pod.run[0] == namespace:
                 theirs.update(pod.amounts)
         return {name: amount + theirs[name] for name, amount in left.items()}
-
-
-def less(node: Node, taken: Mapping[str, int]) -> Node:
-    """A node of which so much is taken."""
-    free = {name: max(0, amount - taken.get(name, 0)) for name, amount in node.free.items()}
-    return replace(node, free=free)
 
 
 class Supply:

@@ -94,6 +94,16 @@ def _asked(container: Object) -> Counter[str]:
     return amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
 
 
+def without_pods(nodes: Iterable[Node], pods: Iterable[Object]) -> list[Node]:
+    """The nodes with what the pods on them leave."""
+    taken: dict[str, Counter[str]] = {}
+    for pod in pods:
+        node = pod["spec"].get("nodeName")
+        if node and not is_over(pod):
+            taken.setdefault(node, Counter()).update(pod_requests(pod))
+    return [node.less(taken.get(node.name, {})) for node in nodes]
+
+
 def shape_of(template: Object) -> Shape:
     """What a pod of the template asks of a node."""
     spec = template["spec"]

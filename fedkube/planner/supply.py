@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # By resource: cpu in thousandths of a core, memory and storage in bytes, all others in units.
@@ -33,6 +33,11 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     usable: bool = True
+
+    def less(self, taken: Amounts) -> Node:
+        """The same of which so much more is taken."""
+        free = {name: max(0, amount - taken.get(name, 0)) for name, amount in self.free.items()}
+        return replace(self, free=free)
 
 
 @dataclass(frozen=True, slots=True)

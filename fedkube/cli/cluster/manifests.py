@@ -150,6 +150,11 @@ def _cleaned(body: Object) -> Object:
     }
 
 
+def documents(path: str) -> list[Any]:
+    """All objects of a YAML or JSON file, those of lists one by one."""
+    return list(_bodies(path))
+
+
 def _bodies(path: str) -> Iterator[Any]:
     for body in _documents(path):
         # What `kubectl get -o yaml` prints of several objects.

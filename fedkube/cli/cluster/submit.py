@@ -197,7 +197,7 @@ def submit(
     """
     if dry_run and watch:
         raise Usage("--dry-run creates nothing, so there is nothing to --watch")
-    if _is_file(source):
+    if is_file(source):
         _refuse_options_of_apps(invocation)
         runs, packed = manifests.read(source), b""
         for option, given in (("--watch", watch), ("--app", code)):
@@ -246,7 +246,8 @@ def submit(
                 follow_to_the_end(cluster, metadata["namespace"], metadata["name"], stderr=True)
 
 
-def _is_file(source: str) -> bool:
+def is_file(source: str) -> bool:
+    """Whether this names a file with objects, and no app's folder."""
     return source == "-" or (
         not Path(source).is_dir() and source.endswith((".yaml", ".yml", ".json"))
     )
