@@ -147,17 +147,23 @@ class Cluster:
         names = ("ca.pem", "operator.pem", "operator-key.pem")
         return Credentials(*(base64.b64decode(found["data"][name]) for name in names))
 
-    @cached_property
+    @property
     def policy(self) -> str:
         """The API that has PodDisruptionBudget: 1.21 brought v1, and 1.25 took v1beta1 away."""
-        groups = self._call("GET", "/apis")["groups"]
-        versions = [
-            version["version"]
-            for group in groups
-            if group["name"] == "policy"
-            for version in group["versions"]
-        ]
-        return "policy/v1" if "v1" in versions else "policy/v1beta1"
+        return "policy/v1" if "v1" in self._groups["policy"] else "policy/v1beta1"
+
+    @property
+    def has_kueue(self) -> bool:
+        """Whether Kueue is installed."""
+        return "kueue.x-k8s.io" in self._groups
+
+    @cached_property
+    def _groups(self) -> Mapping[str, Sequence[str]]:
+        """The versions of each group of APIs."""
+        return {
+            group["name"]: [version["version"] for version in group["versions"]]
+            for group in self._call("GET", "/apis")["groups"]
+        }
 
     def _path(self, body: Mapping[str, Any]) -> str:
         namespace, kind = body["metadata"]["namespace"], body["kind"]

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from fedkube.api.v1alpha1 import FederatedRunSpec
 from fedkube.api.v1alpha1.federated_run import MAX_NAME, MAX_NAME_AND_SITE
-from fedkube.coordinator.objects import Run
+from fedkube.coordinator.objects import QUEUE_LABEL, Run
 
 # A run's server keeps the spec as an annotation, and 256 KiB of those is the most.
 _MAX_SPEC = 200_000
@@ -42,9 +42,7 @@ def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:
         if getattr(spec, name) != getattr(now, name)
     ]
     deviation = f"{', '.join(fixed)} cannot be changed in a run that has begun" if fixed else ""
-    metadata = body["metadata"]
-    names = (metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"])
-    return Run(*names, spec), deviation
+    return _run(body["metadata"], spec), deviation
 
 
 def read(body: Mapping[str, Any]) -> Run:
@@ -68,8 +66,17 @@ def read(body: Mapping[str, Any]) -> Run:
                 f"the names of the run and of site {site.name} have more than {MAX_NAME_AND_SITE} "
                 "characters together"
             )
+    return _run(metadata, spec)
+
+
+def _run(metadata: Mapping[str, Any], spec: FederatedRunSpec) -> Run:
     return Run(
-        metadata["name"], metadata["namespace"], metadata["uid"], metadata["generation"], spec
+        metadata["name"],
+        metadata["namespace"],
+        metadata["uid"],
+        metadata["generation"],
+        spec,
+        metadata.get("labels", {}).get(QUEUE_LABEL, ""),
     )
 
 

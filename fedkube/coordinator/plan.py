@@ -119,7 +119,10 @@ def _scale(run: Run, decision: Decision, seen: Seen, share: Share | None) -> Non
         wanted = 0 if run.spec.suspend else wanted
         decision.parallelism[name] = wanted
         job = seen.workers.get(name)
-        if job is not None and job["spec"].get("parallelism") != wanted:
+        has = job["spec"].get("parallelism") if job is not None else wanted
+        if run.queue and wanted and has:
+            continue  # Kueue lets in as many as it likes
+        if has != wanted:
             decision.scale[name] = wanted
     decision.status.desired_workers = sum(decision.parallelism.values())
 

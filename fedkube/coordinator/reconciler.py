@@ -152,6 +152,8 @@ class Reconciler:
             status = plan.invalid(before, metadata["generation"], str(error), now)
             await self._write(body, before, status)
             return None
+        if run.queue and not await asyncio.to_thread(lambda: self._cluster.has_kueue):
+            run = replace(run, queue="")  # a label alone makes no queue
         if before.state is State.FAILED and _was_invalid(before):
             if before.observed_generation == run.generation:
                 return None
@@ -170,7 +172,7 @@ class Reconciler:
     ) -> Share | None:
         """The workers that an elastic pool has; None: as many as it asks for."""
         pool = run.spec.pool
-        if self._elastic is None or pool is None or not pool.elastic:
+        if self._elastic is None or pool is None or not pool.elastic or run.queue:
             return None
         begun = seen.server is not None or before.started_at is not None
         over = before.state.final or seen.words is not None
@@ -219,7 +221,7 @@ class Reconciler:
         ]
         for job in objects.worker_jobs(run, self._defaults):
             job["spec"]["parallelism"] = parallelism[job["metadata"]["name"]]
-            made.append(job)
+            made.append(objects.queued(job, run.queue) if run.queue else job)
         for each in made:
             self._cluster.create(each)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from fedkube.coordinator.objects import SITE_LABEL, Object
+from fedkube.coordinator.objects import QUEUE_LABEL, SITE_LABEL, Object
 from fedkube.coordinator.seen import Seen, condition, containers, finished, role_of, wants
 
 # A Job's pods are made within this time, unless something forbids them.
@@ -43,6 +43,12 @@ def trouble_of(seen: Seen, now: datetime) -> tuple[str, str] | None:
         given_up = condition(job, "Failed")
         if given_up is not None:
             return "WorkersGaveUp", f"the Job {name} has failed: {given_up.get('message')}"
+        queue = job["metadata"].get("labels", {}).get(QUEUE_LABEL)
+        if queue and job["spec"].get("suspend"):
+            return (
+                "WaitingForQueue",
+                f"the queue {queue} has not let the workers in yet: see kubectl get workloads",
+            )
     for name, words in seen.complaints.items():
         return _forbidden(name, words)
     return None
@@ -108,7 +114,7 @@ def without_pods(seen: Seen, now: datetime) -> dict[str, Object]:
 
 def begins(job: Object | None) -> bool:
     """Whether a Job has not got all of its pods yet."""
-    if job is None or finished(job):
+    if job is None or finished(job) or job["spec"].get("suspend"):
         return False
     status = job.get("status", {})
     has = status.get("active", 0) + status.get("succeeded", 0)

@@ -21,6 +21,7 @@ class FakeCluster:
     """
 
     policy = "policy/v1"
+    has_kueue = False
     calls = 0
 
     def __init__(self) -> None:

@@ -304,3 +304,70 @@ def test_a_suspended_run_wants_nothing() -> None:
     cluster = FakeCluster()
     play(cluster, lambda r: r.saw_run(body, False), elastic=elastic)
     assert elastic._shares == {}
+
+
+# ----------------------------------------------------------------- Kueue
+
+
+def in_a_queue() -> Object:
+    body = gpu_run(workers=5)
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team-a"}
+    return body
+
+
+def test_where_kueue_is_installed_the_workers_wait_in_its_queue_and_the_server_does_not() -> None:
+    cluster = FakeCluster()
+    cluster.has_kueue = True
+    elastic = Elastic(Nodes(a_node("a", 2)).view)
+    play(cluster, lambda r: r.saw_run(in_a_queue(), False), elastic=elastic)
+    job = cluster.objects["Job", "r-workers"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+    assert job["metadata"]["annotations"]["kueue.x-k8s.io/job-min-parallelism"] == "1"
+    assert (job["spec"]["suspend"], job["spec"]["parallelism"]) == (True, 5)
+    server = cluster.objects["Job", "r-server"]
+    assert "suspend" not in server["spec"]
+    assert "kueue.x-k8s.io/queue-name" not in server["metadata"]["labels"]
+    assert elastic._shares == {}, "who is let in is Kueue's to say"
+
+
+def test_how_many_kueue_lets_in_is_left_alone() -> None:
+    cluster = FakeCluster()
+    cluster.has_kueue = True
+    body = in_a_queue()
+    job = a_job(body, "workers", "w")
+    job["spec"]["parallelism"] = 3
+
+    def suspend(reconciler: Reconciler) -> None:
+        assert cluster.scaled == {}
+        body["spec"]["suspend"] = True
+        reconciler.saw_run(body, False)
+
+    play(
+        cluster,
+        lambda r: r.saw_child("Job", job, False),
+        lambda r: r.saw_run(body, False),
+        suspend,
+    )
+    assert cluster.scaled == {"r-workers": 0}
+
+
+def test_a_run_says_that_it_waits_for_the_queue() -> None:
+    run = read(in_a_queue())
+    job = a_job(gpu_run(), "workers", "w")
+    job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team-a"
+    job["spec"]["suspend"] = True
+    seen = Seen(workers={"r-workers": job})
+    decision = plan.decide(run, plan.FederatedRunStatus(), seen, True, NOW)
+    assert conditions(decision)["Ready"][1:] == (
+        "WaitingForQueue",
+        "the queue team-a has not let the workers in yet: see kubectl get workloads",
+    )
+
+
+def test_without_kueue_its_label_says_nothing() -> None:
+    cluster = FakeCluster()
+    elastic = Elastic(Nodes(a_node("a", 2)).view)
+    play(cluster, lambda r: r.saw_run(in_a_queue(), False), elastic=elastic)
+    job = cluster.objects["Job", "r-workers"]
+    assert "suspend" not in job["spec"]
+    assert job["spec"]["parallelism"] == 2

@@ -6,6 +6,7 @@ as creating it once, whoever does it.
 
 from fedkube.coordinator.objects.base import (
     PORT,
+    QUEUE_LABEL,
     ROLE_LABEL,
     RUN_LABEL,
     SITE_LABEL,
@@ -17,11 +18,12 @@ from fedkube.coordinator.objects.base import (
 )
 from fedkube.coordinator.objects.contents import certificates, claim, orders
 from fedkube.coordinator.objects.events import event
-from fedkube.coordinator.objects.jobs import server_job, worker_jobs
+from fedkube.coordinator.objects.jobs import queued, server_job, worker_jobs
 from fedkube.coordinator.objects.network import disruption_budget, policies, service
 
 __all__ = [
     "PORT",
+    "QUEUE_LABEL",
     "ROLE_LABEL",
     "RUN_LABEL",
     "SITE_LABEL",
@@ -36,6 +38,7 @@ __all__ = [
     "labels",
     "orders",
     "policies",
+    "queued",
     "server_job",
     "service",
     "worker_jobs",

@@ -15,6 +15,8 @@ Object = dict[str, Any]
 RUN_LABEL = "fedkube.io/run"
 ROLE_LABEL = "fedkube.io/role"
 SITE_LABEL = "fedkube.io/site"
+# By which a run joins a queue of Kueue.
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # Of the server's Job: the spec that the run was begun with.
 SPEC_ANNOTATION = "fedkube.io/spec"
 PORT = 8470
@@ -37,13 +39,14 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A ``FederatedRun`` whose spec is valid."""
+    """A ``FederatedRun`` whose spec is valid. ``queue``: of Kueue, that its workers wait in."""
 
     name: str
     namespace: str
     uid: str
     generation: int
     spec: FederatedRunSpec
+    queue: str = ""
 
     @property
     def id(self) -> str:

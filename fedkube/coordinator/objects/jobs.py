@@ -8,6 +8,7 @@ from fedkube.api.v1alpha1.groups import PoolGroup, Site
 from fedkube.coordinator.objects.base import (
     ORDERS_FOLDER,
     PORT,
+    QUEUE_LABEL,
     RUN_FOLDER,
     SITE_LABEL,
     SPEC_ANNOTATION,
@@ -66,6 +67,18 @@ def worker_jobs(run: Run, defaults: Defaults) -> list[Object]:
     if pool is not None:
         return [_pool_job(run, defaults, pool)]
     return [_site_job(run, defaults, site) for site in run.spec.sites]
+
+
+def queued(job: Object, queue: str) -> Object:
+    """The Job as Kueue takes it: it begins when that lets it, with as many pods as that allows.
+
+    The server is no part of it: it holds no accelerator, and outlives what Kueue takes away.
+    """
+    metadata = job["metadata"] | {
+        "labels": job["metadata"]["labels"] | {QUEUE_LABEL: queue},
+        "annotations": {"kueue.x-k8s.io/job-min-parallelism": "1"},
+    }
+    return job | {"metadata": metadata, "spec": job["spec"] | {"suspend": True}}
 
 
 def _pool_job(run: Run, defaults: Defaults, pool: PoolGroup) -> Object:
