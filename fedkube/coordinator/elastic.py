@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from fedkube.coordinator.need import Need
 from fedkube.coordinator.objects import Defaults, Run, worker_jobs
 from fedkube.coordinator.supply import Key, View
 from fedkube.planner import kubernetes
+from fedkube.planner.need import Need
 from fedkube.planner.sharing import Demand, Share, share
-from fedkube.planner.supply import Node, Shape
+from fedkube.planner.supply import Shape
 
 # Changes that come together are one; and a cluster with many pods changes all the time.
 _PACE_S = 0.5
@@ -37,73 +36,25 @@ class Wish:
 
 
 def shares(view: View, wishes: Mapping[Key, Wish], headroom: int) -> dict[Key, Share]:
-    """What each run has of the cluster.
-
-    First, what runs have use for is shared. Then those that have more workers keep them, where
-    nobody else has use for their places: there will be another round.
-    """
-    nodes = view.without(wishes.keys())
-    wanted = [
-        _demand(view, wishes, key, min(wish.most, _use(wish)), headroom)
-        for key, wish in wishes.items()
-    ]
-    found = share(nodes, wanted)
-    rest = _after(nodes, wishes, found)
-    kept = [
-        replace(
-            each,
-            at_most=min(wishes[each.run].most, sum(each.holds.values())) - found[each.run].workers,
-            holds=_more_than(each.holds, found[each.run].by_node),
-            headroom=0,
-        )
-        for each in wanted
-    ]
-    more = share(rest, [each for each in kept if each.at_most > 0])
-    return {key: _together(found[key], more.get(key)) for key in found}
-
-
-def _use(wish: Wish) -> int:
-    return wish.most if wish.use is None else wish.use
-
-
-def _demand(
-    view: View, wishes: Mapping[Key, Wish], key: Key, at_most: int, headroom: int
-) -> Demand[Key]:
-    wish = wishes[key]
-    sharing = wish.run.spec.sharing
-    return Demand(
-        run=key,
-        shape=wish.shape,
-        at_most=at_most,
-        weight=sharing.weight,
-        priority=sharing.priority,
-        holds=view.held(key),
-        limit=view.left(key[0], wishes.keys()),
-        group=key[0],
-        headroom=headroom,
+    """What each run has of the cluster."""
+    return share(
+        view.without(wishes.keys()),
+        [
+            Demand(
+                run=key,
+                shape=wish.shape,
+                at_most=wish.most,
+                weight=wish.run.spec.sharing.weight,
+                priority=wish.run.spec.sharing.priority,
+                holds=view.held(key),
+                limit=view.left(key[0], wishes.keys()),
+                group=key[0],
+                headroom=headroom,
+                use=wish.use,
+            )
+            for key, wish in wishes.items()
+        ],
     )
-
-
-def _after(nodes: list[Node], wishes: Mapping[Key, Wish], given: Mapping[Key, Share]) -> list[Node]:
-    """The nodes with what is left of them."""
-    taken: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, found in given.items():
-        for node, count in found.by_node.items():
-            for name, amount in wishes[key].shape.requests.items():
-                taken[node][name] += count * amount
-    return [node.less(taken[node.name]) for node in nodes]
-
-
-def _more_than(held: Mapping[str, int], given: Mapping[str, int]) -> dict[str, int]:
-    left = {node: count - given.get(node, 0) for node, count in held.items()}
-    return {node: count for node, count in left.items() if count > 0}
-
-
-def _together(first: Share, more: Share | None) -> Share:
-    if more is None or not more.workers:
-        return first
-    by_node = Counter(first.by_node) + Counter(more.by_node)
-    return Share(first.workers + more.workers, by_node, first.why)
 
 
 class Elastic:

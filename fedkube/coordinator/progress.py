@@ -7,8 +7,8 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from fedkube.coordinator.need import Need
 from fedkube.coordinator.seen import Progress
+from fedkube.planner.need import Need
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.channels import Credentials
 from fedkube.wire.control import ControlClient

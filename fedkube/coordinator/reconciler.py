@@ -22,11 +22,11 @@ from fedkube.coordinator import objects, plan
 from fedkube.coordinator.cluster import Cluster
 from fedkube.coordinator.declared import in_force
 from fedkube.coordinator.elastic import Elastic
-from fedkube.coordinator.need import Need
 from fedkube.coordinator.objects import Defaults, Object, Run
 from fedkube.coordinator.progress import Follower
 from fedkube.coordinator.seen import Progress, Seen, is_ready, last_words, owner_of, role_of
 from fedkube.coordinator.troubles import without_pods
+from fedkube.planner.need import Need
 from fedkube.planner.sharing import Share
 
 log = logging.getLogger("fedkube.coordinator")

@@ -17,6 +17,7 @@ K = TypeVar("K", bound=Hashable)
 class Demand(Generic[K]):
     """What a run wants.
 
+    ``at_most``: workers that it asks for. ``use``: that it has use for now; None: all of them.
     ``holds``: its workers by node, which stay where they are if they can. ``limit``: what quotas
     leave to its ``group`` (a namespace), as if the runs that share had no workers; None: all.
     ``headroom``: workers beyond those that there is room for, for an autoscaler to see.
@@ -31,6 +32,12 @@ class Demand(Generic[K]):
     limit: Amounts | None = None
     group: Hashable = None
     headroom: int = 0
+    use: int | None = None
+
+    @property
+    def wanted(self) -> int:
+        """Workers that it asks for and has use for."""
+        return self.at_most if self.use is None else min(self.at_most, self.use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +56,32 @@ def share(nodes: Sequence[Node], demands: Iterable[Demand[K]]) -> dict[K, Share]
     has least for its weight gets the next worker, as long as there is one that it can use
     (progressive filling; Bertsekas and Gallager, "Data Networks", 1992, section 6.5.2). Nobody
     could get one more without another's getting one less, as far as whole workers fit on nodes.
+
+    After that, workers that a run has no use for stay where nobody else has use for their places.
     """
     asking = sorted(demands, key=lambda each: (-each.priority, repr(each.run)))
     table = _Table(nodes, asking)
+    closed = _fill(table, asking, {each.run: each.wanted for each in asking})
+    idle = [each for each in asking if each.wanted < min(each.at_most, sum(each.holds.values()))]
+    if idle:
+        _fill(table, idle, {each.run: sum(each.holds.values()) for each in idle}, new=False)
+    return {each.run: table.result(each, closed[each.run]) for each in asking}
+
+
+def _fill(
+    table: _Table[K], asking: Sequence[Demand[K]], at_most: Mapping[K, int], *, new: bool = True
+) -> dict[K, str]:
+    """Place workers until nobody gets one more; why each does not. ``new``: anywhere at all."""
     closed: dict[K, str] = {}
     while len(closed) < len(asking):
         # The first of the highest priority that is not closed, and has least for its weight.
         now = [each for each in asking if each.run not in closed]
         now = [each for each in now if each.priority == now[0].priority]
         least = min(now, key=lambda each: (table.workers(each) + 1) / each.weight)
-        reason = table.place(least)
+        reason = table.place(least, min(least.at_most, at_most[least.run]), new=new)
         if reason is not None:
             closed[least.run] = reason
-    return {each.run: table.result(each, closed[each.run]) for each in asking}
+    return closed
 
 
 class _Table(Generic[K]):
@@ -88,9 +108,9 @@ class _Table(Generic[K]):
     def workers(self, demand: Demand[K]) -> int:
         return self._placed[demand.run].total()
 
-    def place(self, demand: Demand[K]) -> str | None:
+    def place(self, demand: Demand[K], at_most: int, *, new: bool) -> str | None:
         """Give the demand one more worker; or why it gets no more."""
-        if self.workers(demand) >= demand.at_most:
+        if self.workers(demand) >= at_most:
             return ""
         taking = _taking(demand.shape)
         limit = self._limits.get(demand.group)
@@ -98,7 +118,7 @@ class _Table(Generic[K]):
             for resource, amount in taking.items():
                 if limit.get(resource, amount) < amount:
                     return f"the namespace's quota leaves no more {resource}"
-        node = self._find(demand)
+        node = self._find(demand, new=new)
         if node is None:
             return self._full(demand)
         self._take(self._free[node], taking)
@@ -109,14 +129,14 @@ class _Table(Generic[K]):
         self._placed[demand.run][node] += 1
         return None
 
-    def _find(self, demand: Demand[K]) -> str | None:
+    def _find(self, demand: Demand[K], *, new: bool) -> str | None:
         """Where the next worker goes: where it is already, where nobody is, or anywhere."""
         placed, requests = self._placed[demand.run], demand.shape.requests
         room = [name for name in self._open[demand.run] if fitting(self._free[name], requests)]
         for name in room:
             if placed[name] < demand.holds.get(name, 0):
                 return name
-        for beside in (self._kept, {}):
+        for beside in (self._kept, {}) if new else ():
             spare = [
                 (fitting(_minus(self._free[name], beside.get(name, {})), requests), name)
                 for name in room
@@ -141,10 +161,10 @@ class _Table(Generic[K]):
         """What it has in the end."""
         by_node = dict(self._placed[demand.run])
         count = sum(by_node.values())
-        waiting = min(demand.headroom, demand.at_most - count)
-        if waiting:
+        waiting = min(demand.headroom, demand.wanted - count)
+        if waiting > 0:
             why += f"; {waiting} more wait for new nodes"
-        return Share(count + waiting, {name: n for name, n in by_node.items() if n}, why)
+        return Share(count + max(0, waiting), {name: n for name, n in by_node.items() if n}, why)
 
 
 def _taking(shape: Shape) -> Amounts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ SHAPES = st.builds(
 
 
 @st.composite
-def demands(draw: st.DrawFn) -> list[Demand]:
+def demands(draw: st.DrawFn) -> list[Demand[str]]:
     limits = {space: draw(st.none() | st.integers(0, 10)) for space in ("x", "y")}
     found = []
     for number in range(draw(st.integers(1, 4))):
@@ -54,12 +55,13 @@ def demands(draw: st.DrawFn) -> list[Demand]:
                 ),
                 limit=None if limit is None else {GPU: limit},
                 group=space,
+                use=draw(st.none() | st.integers(0, 12)),
             )
         )
     return found
 
 
-def taken(nodes: list[Node], wanted: list[Demand], shares: dict[object, Share]) -> list[Node]:
+def taken(nodes: list[Node], wanted: list[Demand[str]], shares: dict[object, Share]) -> list[Node]:
     """What the shares leave of the nodes."""
     left = {node.name: Counter(node.free) for node in nodes}
     for each in wanted:
@@ -71,7 +73,7 @@ def taken(nodes: list[Node], wanted: list[Demand], shares: dict[object, Share]) 
 
 @given(NODES, demands())
 def test_never_more_than_is_free_allowed_or_asked_for(
-    nodes: list[Node], wanted: list[Demand]
+    nodes: list[Node], wanted: list[Demand[str]]
 ) -> None:
     shares = share(nodes, wanted)
     assert set(shares) == {each.run for each in wanted}
@@ -94,18 +96,20 @@ def test_never_more_than_is_free_allowed_or_asked_for(
 
 
 @given(NODES, demands())
-def test_nothing_is_left_that_somebody_could_have(nodes: list[Node], wanted: list[Demand]) -> None:
+def test_nothing_is_left_that_somebody_could_have(
+    nodes: list[Node], wanted: list[Demand[str]]
+) -> None:
     shares = share(nodes, wanted)
     left = taken(nodes, wanted, shares)
     for each in wanted:
-        if shares[each.run].workers == each.at_most or shares[each.run].why.startswith("the name"):
+        if shares[each.run].workers >= each.wanted or shares[each.run].why.startswith("the name"):
             continue
         assert not room(left, each.shape).workers
 
 
 @given(NODES, demands(), st.randoms(use_true_random=False))
 def test_the_order_of_nodes_and_runs_does_not_matter(
-    nodes: list[Node], wanted: list[Demand], random: object
+    nodes: list[Node], wanted: list[Demand[str]], random: object
 ) -> None:
     before = share(nodes, wanted)
     random.shuffle(nodes)  # type: ignore[attr-defined]
@@ -135,7 +139,9 @@ def test_a_higher_priority_is_served_as_if_it_were_alone(
 
 
 @given(NODES, demands())
-def test_whoever_has_its_share_stays_where_it_is(nodes: list[Node], wanted: list[Demand]) -> None:
+def test_whoever_has_its_share_stays_where_it_is(
+    nodes: list[Node], wanted: list[Demand[str]]
+) -> None:
     first = share(nodes, wanted)
     again = share(
         nodes,
@@ -149,6 +155,7 @@ def test_whoever_has_its_share_stays_where_it_is(nodes: list[Node], wanted: list
                 first[each.run].by_node,
                 each.limit,
                 each.group,
+                use=each.use,
             )
             for each in wanted
         ],
@@ -157,3 +164,16 @@ def test_whoever_has_its_share_stays_where_it_is(nodes: list[Node], wanted: list
     for each in wanted:
         if one_shape:
             assert again[each.run].by_node == first[each.run].by_node
+
+
+@given(NODES, demands())
+def test_what_a_run_has_no_use_for_costs_nobody_anything(
+    nodes: list[Node], wanted: list[Demand[str]]
+) -> None:
+    shares = share(nodes, wanted)
+    strict = [replace(each, at_most=each.wanted, use=None) for each in wanted]
+    without = share(nodes, strict)
+    for each in wanted:
+        assert shares[each.run].workers >= without[each.run].workers
+        held = sum(count for name, count in each.holds.items() if name != "gone")
+        assert shares[each.run].workers <= max(each.wanted, held), "nothing is begun for no use"

@@ -10,12 +10,12 @@ from reconciling import FakeCluster, a_job, a_run, an_ended_server, play
 from fedkube.coordinator import plan
 from fedkube.coordinator.declared import read
 from fedkube.coordinator.elastic import Elastic, Wish, shape_of, shares
-from fedkube.coordinator.need import Need
 from fedkube.coordinator.objects import Run
 from fedkube.coordinator.reconciler import Reconciler
 from fedkube.coordinator.seen import Progress, Seen
 from fedkube.coordinator.supply import View, taking
 from fedkube.planner import kubernetes
+from fedkube.planner.need import Need
 from fedkube.planner.sharing import Share
 
 Object = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkube.coordinator.need import Need
+from fedkube.planner.need import Need
 
 PATIENCE_S = 10.0
 
