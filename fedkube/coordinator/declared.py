@@ -77,6 +77,7 @@ def _run(metadata: Mapping[str, Any], spec: FederatedRunSpec) -> Run:
         metadata["generation"],
         spec,
         metadata.get("labels", {}).get(QUEUE_LABEL, ""),
+        metadata.get("creationTimestamp", ""),
     )
 
 

@@ -49,6 +49,7 @@ def shares(view: View, wishes: Mapping[Key, Wish], headroom: int) -> dict[Key, S
                 holds=view.held(key),
                 limit=view.left(key[0], wishes.keys()),
                 group=key[0],
+                turn=wish.run.created,
                 headroom=headroom,
                 use=wish.use,
             )

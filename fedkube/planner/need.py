@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 # Workers are not given up for a pause that is shorter: to start others takes longer than this.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class Need:

@@ -20,7 +20,8 @@ class Demand(Generic[K]):
     ``at_most``: workers that it asks for. ``use``: that it has use for now; None: all of them.
     ``holds``: its workers by node, which stay where they are if they can. ``limit``: what quotas
     leave to its ``group`` (a namespace), as if the runs that share had no workers; None: all.
-    ``headroom``: workers beyond those that there is room for, for an autoscaler to see.
+    ``turn``: of equals, the lower one is first: the time when the run was created. ``headroom``:
+    workers beyond those that there is room for, for an autoscaler to see.
     """
 
     run: K
@@ -31,6 +32,7 @@ class Demand(Generic[K]):
     holds: Mapping[str, int] = field(default_factory=dict)
     limit: Amounts | None = None
     group: Hashable = None
+    turn: str = ""
     headroom: int = 0
     use: int | None = None
 
@@ -56,10 +58,11 @@ def share(nodes: Sequence[Node], demands: Iterable[Demand[K]]) -> dict[K, Share]
     has least for its weight gets the next worker, as long as there is one that it can use
     (progressive filling; Bertsekas and Gallager, "Data Networks", 1992, section 6.5.2). Nobody
     could get one more without another's getting one less, as far as whole workers fit on nodes.
+    Everybody's first worker comes before anybody's second, whatever the weights: nobody starves.
 
     After that, workers that a run has no use for stay where nobody else has use for their places.
     """
-    asking = sorted(demands, key=lambda each: (-each.priority, repr(each.run)))
+    asking = sorted(demands, key=lambda each: (-each.priority, each.turn, repr(each.run)))
     table = _Table(nodes, asking)
     closed = _fill(table, asking, {each.run: each.wanted for each in asking})
     idle = [each for each in asking if each.wanted < min(each.at_most, sum(each.holds.values()))]
@@ -77,11 +80,15 @@ def _fill(
         # The first of the highest priority that is not closed, and has least for its weight.
         now = [each for each in asking if each.run not in closed]
         now = [each for each in now if each.priority == now[0].priority]
-        least = min(now, key=lambda each: (table.workers(each) + 1) / each.weight)
+        least = min(now, key=lambda each: _rank(table.workers(each), each.weight))
         reason = table.place(least, min(least.at_most, at_most[least.run]), new=new)
         if reason is not None:
             closed[least.run] = reason
     return closed
+
+
+def _rank(workers: int, weight: float) -> tuple[bool, float]:
+    return workers > 0, (workers + 1) / weight
 
 
 class _Table(Generic[K]):

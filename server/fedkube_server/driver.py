@@ -22,6 +22,7 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, packed, tensors
 from fedkube.wire.limits import BATCH_CALLS, BATCH_S, HELD_S, RELAY_HELD_S
 from fedkube_server.blobs import StoredBlob
+from fedkube_server.durations import Durations
 from fedkube_server.folds import Fold, Sent
 from fedkube_server.landing import Landed
 from fedkube_server.unpacking import Unpacked, Unpacking
@@ -173,7 +174,7 @@ class Driver:
         self._live: dict[int, _Live] = {}
         self._states: dict[int, ClientState] = {}
         self._sessions: dict[str, WorkerSession] = {}
-        self._pace: dict[str, float] = {}  # seconds that a call takes
+        self._durations = Durations()
         self._accepting: set[asyncio.Task[Any]] = set()
         self.bytes_up = 0
         self.bytes_down = 0
@@ -184,7 +185,7 @@ class Driver:
     # ------------------------------------------------------------- from the app's threads
 
     def submit(self, tasks: list[NewTask]) -> None:
-        """Queue the tasks, in this order."""
+        """Queue the tasks, in this order but for those that are known to take longer."""
         self._loop.call_soon_threadsafe(self._submit, tasks)
 
     def remember(self, client: int, state: ClientState) -> None:
@@ -284,13 +285,12 @@ class Driver:
     ) -> list[pb.Refusal]:
         """A reply is there, whole. Returns the calls that did not count, and why."""
         if reply.outcomes and reply.seconds > 0:
-            kinds = {
-                self._live[each.call].task.message.kind.pace
-                for each in reply.outcomes
-                if each.call in self._live
-            }
-            for pace in kinds:
-                self._pace[pace] = reply.seconds / len(reply.outcomes)
+            by_pace: dict[str, list[int]] = {}
+            for each in reply.outcomes:
+                if (live := self._live.get(each.call)) is not None:
+                    by_pace.setdefault(live.task.message.kind.pace, []).append(live.task.client)
+            for pace, clients in by_pace.items():
+                self._durations.note(pace, clients, reply.seconds / len(reply.outcomes))
         return await self._take(session, reply, landed)
 
     async def summed(
@@ -315,7 +315,7 @@ class Driver:
 
     def pace(self, kind: Kind) -> float:
         """Seconds that a call of this kind took last; 0 where none has ended."""
-        return self._pace.get(kind.pace, 0.0)
+        return self._durations.last(kind.pace) or 0.0
 
     @property
     def workers(self) -> int:
@@ -485,7 +485,7 @@ class Driver:
 
     def _batch(self, kind: Kind) -> int:
         """How many calls of a kind are worth one assignment."""
-        pace = self._pace.get(kind.pace)
+        pace = self._durations.last(kind.pace)
         if pace is None:
             return 1
         return max(1, min(kind.most, BATCH_CALLS, math.floor(BATCH_S / max(pace, 1e-6))))
@@ -493,6 +493,9 @@ class Driver:
     def _submit(self, tasks: list[NewTask]) -> None:
         together: dict[float, list[int]] = {}
         expiries: dict[float | None, _Expiry] = {}
+        tasks = self._durations.longest_first(
+            tasks, lambda task: (task.message.kind.pace, task.client)
+        )
         for task in tasks:
             # A timer for each of thousands of tasks would cost more than it tells.
             seconds = None if task.expires_in_s is None else math.ceil(task.expires_in_s * 10) / 10

@@ -565,3 +565,25 @@ def test_what_is_so_now(driver, submit, worker):
     worker("a"), worker("b")
     submit(1, client=1)
     assert (driver.workers, driver.running) == (2, 1)
+
+
+def test_clients_that_took_longest_are_served_first(driver, worker, outcomes):
+    message = Outgoing(pb.Task(), [], Kind("a round", pace="train"))
+
+    def task(number, client):
+        settled = lambda ending: outcomes.update({number: ending})  # noqa: E731
+        return NewTask(number, client, pb.Call(id=number), message, lambda _: None, settled, 60.0)
+
+    def serve(seconds):
+        given = session.given[-1][0]
+        reply = pb.Reply(assignment=given.assignment, seconds=seconds)
+        reply.outcomes.add(call=given.calls[0].id, content=pb.Content())
+        asyncio.run(driver.answered(session, reply, []))
+        driver.ready(session)
+        return given.calls[0].id
+
+    session = worker()
+    driver.submit([task(1, 1), task(2, 2), task(3, 3)])
+    assert [serve(seconds) for seconds in (2.0, 9.0, 5.0)] == [1, 2, 3]
+    driver.submit([task(11, 1), task(12, 2), task(13, 3)])
+    assert [serve(1.0) for _ in range(3)] == [12, 13, 11]

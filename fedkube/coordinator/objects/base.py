@@ -39,7 +39,10 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A ``FederatedRun`` whose spec is valid. ``queue``: of Kueue, that its workers wait in."""
+    """A ``FederatedRun`` whose spec is valid. ``queue``: of Kueue, that its workers wait in.
+
+    ``created``: when, as Kubernetes writes times.
+    """
 
     name: str
     namespace: str
@@ -47,6 +50,7 @@ class Run:
     generation: int
     spec: FederatedRunSpec
     queue: str = ""
+    created: str = ""
 
     @property
     def id(self) -> str:

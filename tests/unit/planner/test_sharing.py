@@ -44,6 +44,16 @@ def test_weights_and_priorities() -> None:
     assert (found["x"].workers, found["y"].workers) == (0, 8)
 
 
+def test_nobody_starves() -> None:
+    found = share([node("a", 3)], [demand("x", weight=9.0), demand("y"), demand("z")])
+    assert {each.workers for each in found.values()} == {1}
+
+
+def test_where_there_is_not_one_for_each_the_oldest_is_served() -> None:
+    found = share([node("a", 1)], [demand("x", turn="2026-02"), demand("y", turn="2026-01")])
+    assert (found["x"].workers, found["y"].workers) == (0, 1)
+
+
 def test_a_new_run_takes_places_and_moves_nobody() -> None:
     nodes = [node("a", 4), node("b", 4)]
     found = share(nodes, [demand("old", holds={"a": 4, "b": 4}), demand("new")])
