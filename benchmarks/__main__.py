@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import compression, memory, relays, rounds, sessions
+from benchmarks import compression, memory, planner, relays, rounds, sessions
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "compression-accuracy": compression.accuracy,
     "compression-feedback": compression.feedback,
     "compression-rounding": compression.rounding,
+    "planner": planner.traces,
     "startup": rounds.startup,
 }
 
