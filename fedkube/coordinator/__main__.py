@@ -129,7 +129,7 @@ async def operate(
     spaces = (settings.namespaces or settings.namespace).split()
     loop = asyncio.get_running_loop()
     supply = Supply(leading, spaces)
-    elastic = Elastic(supply.view, settings.headroom) if settings.elastic else None
+    elastic = Elastic(supply, settings.headroom) if settings.elastic else None
     reconciler = Reconciler(leading, settings.defaults(), settings.max_runs, elastic)
     registry = kopf.OperatorRegistry()
     _register(registry, reconciler)

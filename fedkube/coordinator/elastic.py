@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from fedkube.coordinator.objects import Defaults, Run, worker_jobs
 from fedkube.coordinator.supply import Key, View
@@ -58,15 +59,26 @@ def shares(view: View, wishes: Mapping[Key, Wish], headroom: int) -> dict[Key, S
     )
 
 
+class Sight(Protocol):
+    """Of what the cluster has: a Supply, but for tests."""
+
+    @property
+    def blind(self) -> bool:
+        """Whether the rights to see it are missing."""
+
+    def view(self) -> View | None:
+        """What there is now; None as long as it is not known."""
+
+
 class Elastic:
     """Keeps the shares of the runs that go on, on one event loop.
 
-    ``view``: what the cluster has now; None as long as that is not known. ``headroom``: workers of
-    a run beyond those that there is room for. ``look_at``: called for a run with another share.
+    ``headroom``: workers of a run beyond those that there is room for. ``look_at``: called for a
+    run with another share.
     """
 
-    def __init__(self, view: Callable[[], View | None], headroom: int = 0) -> None:
-        self._view = view
+    def __init__(self, supply: Sight, headroom: int = 0) -> None:
+        self._supply = supply
         self._headroom = headroom
         self.look_at: Callable[[Key], None] = lambda _: None
         self._runs: dict[Key, tuple[Run, Need]] = {}
@@ -89,8 +101,13 @@ class Elastic:
         """There is something else in the cluster than before."""
         self._changed.set()
 
-    def want(self, key: Key, run: Run, need: Need, has: int) -> Share:
-        """What the run has now. ``has``: the workers that it had so far."""
+    def want(self, key: Key, run: Run, need: Need, has: int) -> Share | None:
+        """What the run has now; None: as much as it asks for, since nobody can see what there is.
+
+        ``has``: the workers that it had so far.
+        """
+        if self._supply.blind:
+            return None
         self._runs[key] = run, need
         self.share_out()
         if not self._known:
@@ -104,7 +121,7 @@ class Elastic:
 
     def share_out(self) -> None:
         """Share anew, and have those looked at who have another share now."""
-        view = self._view()
+        view = self._supply.view()
         self._known = view is not None
         if view is None:
             return

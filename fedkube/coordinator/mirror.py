@@ -45,6 +45,7 @@ class Mirror(Generic[T]):
         self._changed: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._kept: dict[str, T] | None = None
+        self.forbidden = False  # for want of a right
         self._stopped = threading.Event()
 
     def start(self, changed: Callable[[], object]) -> None:
@@ -74,7 +75,9 @@ class Mirror(Generic[T]):
             except ApiException as error:
                 if error.status == 403:
                     pause = _FORBIDDEN_S
-                    log.warning("%s may not be listed, so nothing follows them", self._kind)
+                    if not self.forbidden:
+                        log.warning("objects %s may not be listed, or not watched", self._kind)
+                    self.forbidden = True
                     self._replace(None)
                 elif error.status != 410:  # a version that is too old: the list is new anyway
                     log.warning("watching %s: %s %s", self._kind, error.status, error.reason)
@@ -84,6 +87,7 @@ class Mirror(Generic[T]):
 
     def _list_and_watch(self) -> None:
         found, version = self._cluster.listing(self._kind, self._namespace)
+        self.forbidden = False
         kept = {_name(body): self._keep(body) for body in found}
         self._replace({name: each for name, each in kept.items() if each is not None})
         while not self._stopped.is_set():

@@ -77,6 +77,11 @@ class Supply:
         for mirror in self._quotas.values():
             mirror.start(changed)
 
+    @property
+    def blind(self) -> bool:
+        """Whether the right to see nodes or pods is missing."""
+        return self._nodes.forbidden or self._pods.forbidden
+
     def view(self) -> View | None:
         """What is there now; None as long as it is not known."""
         nodes, pods = self._nodes.now(), self._pods.now()

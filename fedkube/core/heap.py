@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import threading
 
 # glibc's numbers of the settings; other C libraries have no such function, or ignore them.
 _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
 _ARENA_MAX = -8
+
+# What is free is given back so often: to fault it in again costs a fraction of a second.
+_TRIM_S = 60.0
 
 # The largest that glibc takes: arrays up to this come from the heap.
 _MMAP_BYTES = 32 * 1024 * 1024
@@ -29,3 +33,22 @@ def keep() -> None:
         mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_ARENA_MAX, 1)
+
+
+def trim_now_and_then() -> None:
+    """Give back what is free once a minute, for a process that lives long.
+
+    The heap is as large as it ever was at once, and the longer it lives, the larger the largest
+    burst it has seen.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(AttributeError):
+        trim = ctypes.CDLL(None).malloc_trim
+
+        def go_on() -> None:
+            pause = threading.Event()
+            while not pause.wait(_TRIM_S):
+                trim(0)
+
+        threading.Thread(target=go_on, name="heap", daemon=True).start()

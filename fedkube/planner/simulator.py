@@ -11,6 +11,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fedkube.planner.need import PATIENCE_S, Need
 from fedkube.planner.sharing import Demand, share
@@ -126,9 +127,9 @@ class Simulation:
         self._due = False
         self.outcome = Outcome()
         for change in changes:
-            self._at(change.at, lambda change=change: self._change(change))
+            self._at(change.at, partial(self._change, change))
         for run in self._runs:
-            self._at(run.asked.begins, lambda run=run: self._begin_round(run))
+            self._at(run.asked.begins, partial(self._begin_round, run))
 
     def run(self) -> Outcome:
         """All of it; RuntimeError if a run can never end, for want of GPUs."""
@@ -180,7 +181,7 @@ class Simulation:
             if worker.ready and worker.call is None and run.queue:
                 worker.call, worker.began = run.queue.popleft(), self._now
                 done = self._now + worker.call.left_s
-                self._at(done, lambda w=worker, call=worker.call: self._answered(w, call))
+                self._at(done, partial(self._answered, worker, worker.call))
 
     def _answered(self, worker: _Worker, call: _Call) -> None:
         run = worker.run
@@ -193,7 +194,7 @@ class Simulation:
         self._feed(run)
         self._noted(run)
         if run.unanswered == 0:
-            self._at(self._now + run.asked.aggregate_s, lambda: self._begin_round(run))
+            self._at(self._now + run.asked.aggregate_s, partial(self._begin_round, run))
 
     def _lose(self, worker: _Worker) -> None:
         """What the worker was at goes to the front of the queue."""
@@ -234,7 +235,7 @@ class Simulation:
             free[node] -= 1
             worker.node = node
             at = self._now + self._costs.start_s
-            self._at(at, lambda w=worker, node=node: self._started(w, node))
+            self._at(at, partial(self._started, worker, node))
 
     def _started(self, worker: _Worker, node: str) -> None:
         if worker.node == node and worker.number in worker.run.workers and not worker.ready:

@@ -288,6 +288,7 @@ def _follow_launcher(descriptor: int, server: ServerProcess) -> None:
 def main() -> None:
     """Parse the command line and serve."""
     heap.keep()
+    heap.trim_now_and_then()
     parser = argparse.ArgumentParser(prog="fedkube_server", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the run folder, with run.json")
     options_for_credentials(parser)

@@ -102,6 +102,7 @@ def _end_at_once(_number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Parse the command line and serve. 0: the run has ended, in whatever way, and it is told."""
     heap.keep()
+    heap.trim_now_and_then()
     parser = argparse.ArgumentParser(prog="fedkube_server.pod", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the run folder")
     parser.add_argument("--orders", type=Path, required=True, help="the run's record as it begins")

@@ -204,6 +204,7 @@ class Nodes:
         self.nodes = list(nodes)
         self.pods: list[Object] = []
         self.known = True
+        self.blind = False
 
     def view(self) -> View | None:
         return a_view(self.nodes, self.pods) if self.known else None
@@ -216,7 +217,7 @@ def parallelism(cluster: FakeCluster, run: str) -> int:
 
 def test_workers_follow_the_gpus() -> None:
     cluster, nodes = FakeCluster(), Nodes(a_node("a", 4))
-    elastic = Elastic(nodes.view)
+    elastic = Elastic(nodes)
     run = gpu_run()
     seen: list[int] = []
 
@@ -242,7 +243,7 @@ def test_workers_follow_the_gpus() -> None:
 
 def test_a_run_that_ends_makes_room_for_another() -> None:
     cluster, nodes = FakeCluster(), Nodes(a_node("a", 4))
-    elastic = Elastic(nodes.view)
+    elastic = Elastic(nodes)
     first, second = gpu_run("x"), gpu_run("y")
     seen: list[dict[str, int]] = []
 
@@ -268,7 +269,7 @@ def test_as_long_as_the_nodes_are_not_known_nothing_is_changed() -> None:
     """A coordinator that begins again sees runs before it sees nodes."""
     cluster, nodes = FakeCluster(), Nodes(a_node("a", 4))
     nodes.known = False
-    elastic = Elastic(nodes.view)
+    elastic = Elastic(nodes)
     run = gpu_run()
     job = a_job(run, "workers", "w")
     job["spec"]["parallelism"] = 7
@@ -295,10 +296,19 @@ def test_without_sight_of_the_nodes_a_pool_has_what_it_asks_for() -> None:
     assert parallelism(cluster, "r") == 5
 
 
+def test_without_the_right_to_see_the_nodes_a_pool_has_what_it_asks_for() -> None:
+    cluster, nodes = FakeCluster(), Nodes()
+    nodes.known, nodes.blind = False, True
+    play(cluster, lambda r: r.saw_run(gpu_run(workers=5), False), elastic=Elastic(nodes))
+    assert parallelism(cluster, "r") == 5
+
+
 def test_a_suspended_run_wants_nothing() -> None:
-    elastic = Elastic(Nodes(a_node("a", 4)).view)
+    elastic = Elastic(Nodes(a_node("a", 4)))
     run = read(gpu_run())
-    assert elastic.want(("ml", "r"), run, Need(), 0).workers == 4
+    share = elastic.want(("ml", "r"), run, Need(), 0)
+    assert share is not None
+    assert share.workers == 4
     body = gpu_run()
     body["spec"]["suspend"] = True
     cluster = FakeCluster()
@@ -318,7 +328,7 @@ def in_a_queue() -> Object:
 def test_where_kueue_is_installed_the_workers_wait_in_its_queue_and_the_server_does_not() -> None:
     cluster = FakeCluster()
     cluster.has_kueue = True
-    elastic = Elastic(Nodes(a_node("a", 2)).view)
+    elastic = Elastic(Nodes(a_node("a", 2)))
     play(cluster, lambda r: r.saw_run(in_a_queue(), False), elastic=elastic)
     job = cluster.objects["Job", "r-workers"]
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
@@ -366,7 +376,7 @@ def test_a_run_says_that_it_waits_for_the_queue() -> None:
 
 def test_without_kueue_its_label_says_nothing() -> None:
     cluster = FakeCluster()
-    elastic = Elastic(Nodes(a_node("a", 2)).view)
+    elastic = Elastic(Nodes(a_node("a", 2)))
     play(cluster, lambda r: r.saw_run(in_a_queue(), False), elastic=elastic)
     job = cluster.objects["Job", "r-workers"]
     assert "suspend" not in job["spec"]

@@ -124,5 +124,7 @@ def test_without_the_right_to_see_nothing_is_known(
     pods = follow()
     until(lambda: api.asked("GET", "pods") > 2)
     assert pods.now() is None
+    assert pods.forbidden
     refused.clear()
     until(lambda: pods.now() == [])
+    assert not pods.forbidden

@@ -25,6 +25,7 @@ log = logging.getLogger("fedkube.relay")
 def main() -> None:
     """Parse the command line and relay."""
     heap.keep()
+    heap.trim_now_and_then()
     parser = argparse.ArgumentParser(prog="fedkube_server.relay", description=__doc__)
     parser.add_argument("--server", required=True, help="HOST:PORT of the server above")
     parser.add_argument("--name", required=True, help="this relay's name, as in its certificate")

@@ -1,0 +1,43 @@
+"""How the C heap is dealt with; in processes of their own, since it is one a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_CODE = """
+import time
+from fedkube.core import heap
+
+def mib():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+heap.keep()
+heap._TRIM_S = {pause}
+heap.trim_now_and_then()
+before = mib()
+burst = [bytes(1 << 20) + bytes(1) for _ in range(100)]
+for each in range(0, 100, 2):
+    burst[each] = None  # so that what is free is not all at the end
+del burst
+time.sleep(0.5)
+print(mib() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is glibc's")
+@pytest.mark.parametrize(("pause", "kept"), [(60.0, True), (0.1, False)])
+def test_what_a_burst_took_is_kept_for_a_while_and_then_given_back(
+    pause: float, kept: bool
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE.format(pause=pause)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (float(done.stdout) > 50) is kept, done.stdout
