@@ -26,6 +26,7 @@ from fedkube.wire.stream import Connect, Stream, attend
 from fedkube.wire.transfers import Incoming, Progress, check_announced
 from fedkube.wire.uploads import Uploads
 from fedkube_client.executor import AppSettings, Ended, Executor
+from fedkube_client.memory import GaveWay, taken_back
 from fedkube_client.segments import Segment, SegmentCache, layout
 from fedkube_client.sums import HeldSum
 
@@ -65,7 +66,8 @@ class _Work:
 class Agent:
     """One worker. ``run`` returns when the server says goodbye.
 
-    ``connect``, ``start``: how a channel to the server is made, and an executor.
+    ``connect``, ``start``: how a channel to the server is made, and an executor. ``shares``: it has
+    its device together with other workers, and leaves when memory runs out there.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Agent:
         cache_bytes: int,
         connect: Connect = channels.connect,
         start: Callable[[AppSettings], Executor] = Executor,
+        *,
+        shares: bool = False,
     ) -> None:
         self._address = address
         self.name = name
@@ -84,6 +88,8 @@ class Agent:
         self._app = app
         self._connect = connect
         self._start = start
+        self._shares = shares
+        self._gives_way = False
         self._incarnation = uuid.uuid4().hex
         self._began = time.time()
         self._executor: Executor | None = None
@@ -135,6 +141,8 @@ class Agent:
             self._serving = asyncio.create_task(self._serve(welcome))
             self._serving.add_done_callback(lambda _: self._hang_up())
             return
+        if self._serving.done():
+            self._hang_up()
         if self._work is not None:
             self._ask(self._work, self._work.incoming.wants())
         if self._app_broken:
@@ -309,8 +317,7 @@ class Agent:
                 return
             while self._uploads.large > 1:
                 # The arrays of clients that were served must not pile up here.
-                self._settled.clear()
-                await self._settled.wait()
+                await self._until_settled()
             self._idle = True
             self._ready()
             work = await self._tasks.get()
@@ -319,6 +326,21 @@ class Agent:
                 await self._serve_one(work, executor)
             work.close()
             self._work = None
+            if self._gives_way:
+                await self._leave()
+
+    async def _leave(self) -> None:
+        """Go, when the server has all that this worker has to give."""
+        while list(self._uploads):
+            await self._until_settled()
+        self._flush()
+        while list(self._uploads):
+            await self._until_settled()
+        raise GaveWay
+
+    async def _until_settled(self) -> None:
+        self._settled.clear()
+        await self._settled.wait()
 
     async def _serve_one(self, work: _Work, executor: Executor) -> None:
         began = asyncio.get_running_loop().time()
@@ -327,6 +349,9 @@ class Agent:
         except Ended as ended:
             self._discard_executor()
             outcomes, views = _unserved(work.task, ended), []
+        if self._shares and taken_back(outcomes):
+            self._gives_way = True
+            self._discard_executor()  # what it has is free before another worker tries
         reply = pb.Reply(
             assignment=work.task.assignment,
             outcomes=outcomes,

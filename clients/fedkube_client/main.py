@@ -13,11 +13,12 @@ from pathlib import Path
 
 from fedkube.app import project
 from fedkube.core import heap, logs
-from fedkube.core.errors import FedKubeError
+from fedkube.core.errors import GAVE_WAY, FedKubeError
 from fedkube.wire.arguments import credentials_of, options_for_credentials
 from fedkube.wire.stream import Refused
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
+from fedkube_client.memory import GaveWay
 
 
 def main() -> None:
@@ -40,6 +41,11 @@ def main() -> None:
     parser.add_argument(
         "--give-up-s", type=float, default=60.0, help="how long it looks for a server that is gone"
     )
+    parser.add_argument(
+        "--shares-device",
+        action="store_true",
+        help="others serve clients on its device: when memory runs out there, it leaves",
+    )
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the worker")
     options = parser.parse_args()
     logs.to_stderr()
@@ -52,7 +58,12 @@ def main() -> None:
         sys.exit(f"fedkube: {error.message}")
     settings = AppSettings(app.folder, app.clientapp, options.threads, options.node_config)
     agent = Agent(
-        options.server, options.name, credentials_of(options), settings, options.cache_bytes
+        options.server,
+        options.name,
+        credentials_of(options),
+        settings,
+        options.cache_bytes,
+        shares=options.shares_device,
     )
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, agent)
@@ -60,6 +71,8 @@ def main() -> None:
         asyncio.run(_serve(agent, options.give_up_s))
     except Refused as error:
         sys.exit(f"fedkube: {error}")
+    except GaveWay:
+        sys.exit(GAVE_WAY)
 
 
 def _node_config(text: str) -> str:

@@ -57,6 +57,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    clients_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            "--clients-per-gpu",
+            help="Clients that are served on each GPU at a time; when memory runs out there, one "
+            "less. Default: 1.",
+            show_default=False,
+        ),
+    ] = None,
     relays: Annotated[
         int,
         typer.Option(
@@ -145,7 +154,7 @@ def run(
     loaded = project.read(app)
     config = project.merge(loaded.config, project.parse_overrides(run_config or []))
     count = clients if clients is not None else loaded.clients or project.DEFAULT_CLIENTS
-    plan = planner.plan(machine.look(), count, workers, threads)
+    plan = planner.plan(machine.look(), count, workers, threads, clients_per_gpu)
     if _in_range("--relays", relays, 0) > len(plan.workers):
         raise Usage(
             f"--relays is {relays}, and there are {len(plan.workers)} workers: each relay needs at "

@@ -30,6 +30,10 @@ class Exit(IntEnum):
     STOPPED = 130
 
 
+# Exit code of a worker that has left its device to those it shared it with.
+GAVE_WAY = 75
+
+
 class FedKubeError(Exception):
     """An error that a person is meant to read.
 

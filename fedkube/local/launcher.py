@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from fedkube.core.errors import Environment, Exit
+from fedkube.core.errors import GAVE_WAY, Environment, Exit
 from fedkube.core.run_states import RunEvent, RunState, move
+from fedkube.local.devices import Devices
 from fedkube.local.logs import LogBook
 from fedkube.local.processes import Child, Lifeline, start
 from fedkube.pki.authority import Authority
@@ -61,6 +62,7 @@ class Launcher:
         self._record = folder.read_record()
         self._plan = plan
         self._relays = relays
+        self._devices = Devices(plan.workers)
         self._view = view
         self._log = LogBook(folder.path / "log.txt", view.log)
         self._authority = Authority(
@@ -288,6 +290,7 @@ class Launcher:
         address = await above
 
         async def begin() -> Child:
+            shares = ["--shares-device"] if self._devices.shared(worker) else []
             return await self._child(
                 name,
                 "fedkube_client",
@@ -297,14 +300,34 @@ class Launcher:
                     *("--app", self._record.spec.app),
                     *("--threads", str(worker.threads)),
                     *("--cache-bytes", str(worker.cache_bytes)),
+                    *shares,
                 ],
                 self._environment(worker.gpu),
             )
 
-        return await self._keep(name, begin)
+        return await self._keep(name, begin, lambda code: self._gave_way(name, worker, code))
 
-    async def _keep(self, name: str, begin: Callable[[], Awaitable[Child]]) -> bool:
-        """Keep a process running as long as the run needs it; True if that is hopeless."""
+    def _gave_way(self, name: str, worker: Worker, code: int) -> bool:
+        """Whether a worker ended because memory ran out, and others of its device go on."""
+        if code != GAVE_WAY or not self._devices.left(worker):
+            return False
+        self._log.write(
+            "fedkube",
+            f"memory ran out on GPU {worker.gpu}: {name} has left it, and "
+            f"{self._devices.count(worker)} of its workers go on",
+        )
+        return True
+
+    async def _keep(
+        self,
+        name: str,
+        begin: Callable[[], Awaitable[Child]],
+        gave_way: Callable[[int], bool] = lambda _: False,
+    ) -> bool:
+        """Keep a process running as long as the run needs it; True if that is hopeless.
+
+        ``gave_way``: whether one that ended with this code is not to be started again.
+        """
         loop = asyncio.get_running_loop()
         ends = 0
         while ends <= _MAX_RESTARTS:
@@ -313,6 +336,8 @@ class Launcher:
             code = await child.wait()
             if self._over or code == 0:
                 return False
+            if gave_way(code):
+                return True  # those that go on decide whether there is hope
             ends = ends + 1 if loop.time() - began < _STABLE_S else 1
             self._log.write("fedkube", f"{name} {_ended(code)}; starting it again")
             await asyncio.sleep(min(5.0, 0.05 * 2**ends))

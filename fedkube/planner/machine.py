@@ -48,8 +48,18 @@ MIN_CACHE_BYTES = 64 * 1024 * 1024
 MAX_CACHE_BYTES = 2 * 1024 * 1024 * 1024
 
 
-def plan(machine: Machine, clients: int, workers: int | None, threads: int = 1) -> Plan:
-    """Workers for ``clients`` logical clients.
+# More processes than that on one GPU only take turns.
+MAX_PER_GPU = 64
+
+
+def plan(
+    machine: Machine,
+    clients: int,
+    workers: int | None,
+    threads: int = 1,
+    per_gpu: int | None = None,
+) -> Plan:
+    """Workers for ``clients`` logical clients; ``per_gpu``: so many on each GPU, and not one.
 
     Threads per client do not follow the number of workers: floating-point sums depend on how many
     threads share them, and a run must end the same with one worker and with several.
@@ -60,7 +70,9 @@ def plan(machine: Machine, clients: int, workers: int | None, threads: int = 1) 
         raise Usage(f"--workers is {workers}, and a run needs at least 1")
     if threads < 1:
         raise Usage(f"--threads is {threads}, and a client needs at least 1")
-    count, why = _count(machine, clients, workers, threads)
+    if per_gpu is not None:
+        _check_per_gpu(machine, workers, per_gpu)
+    count, why = _count(machine, clients, workers, threads, per_gpu or 1)
     gpus = machine.gpus
     cache = min(MAX_CACHE_BYTES, max(MIN_CACHE_BYTES, machine.memory_bytes // (8 * count)))
     return Plan(
@@ -71,12 +83,29 @@ def plan(machine: Machine, clients: int, workers: int | None, threads: int = 1) 
     )
 
 
-def _count(machine: Machine, clients: int, workers: int | None, threads: int) -> tuple[int, str]:
+def _check_per_gpu(machine: Machine, workers: int | None, per_gpu: int) -> None:
+    if not 1 <= per_gpu <= MAX_PER_GPU:
+        raise Usage(f"--clients-per-gpu is {per_gpu}, and must be from 1 to {MAX_PER_GPU}")
+    if workers is not None:
+        raise Usage(
+            "--clients-per-gpu and --workers both say how many workers there are",
+            hint="give one of them; workers are spread evenly over the GPUs",
+        )
+    if not machine.gpus:
+        raise Usage(
+            f"--clients-per-gpu is {per_gpu}, and this machine has no GPU",
+            hint="--workers says how many clients are served at a time",
+        )
+
+
+def _count(
+    machine: Machine, clients: int, workers: int | None, threads: int, per_gpu: int
+) -> tuple[int, str]:
     if workers is not None:
         if workers > clients:
             return clients, f"{_n(clients, 'worker')}: more than there are clients would idle"
         return workers, f"{_n(workers, 'worker')}, as asked"
-    by_compute = len(machine.gpus) or max(1, machine.cores // threads)
+    by_compute = len(machine.gpus) * per_gpu or max(1, machine.cores // threads)
     by_memory = max(1, machine.memory_bytes // WORKER_BYTES)
     count = min(by_compute, by_memory, clients)
     if count == clients:
@@ -84,7 +113,8 @@ def _count(machine: Machine, clients: int, workers: int | None, threads: int) ->
     if count == by_memory < by_compute:
         return count, f"{_n(count, 'worker')}: memory for {WORKER_BYTES >> 20} MiB each"
     what = _n(len(machine.gpus), "GPU") if machine.gpus else _n(machine.cores, "core")
-    return count, f"{_n(count, 'worker')}: this machine has {what}"
+    each = f", {per_gpu} for each" if per_gpu > 1 else ""
+    return count, f"{_n(count, 'worker')}: this machine has {what}{each}"
 
 
 def _n(count: int, noun: str) -> str:
