@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from fedkube import __version__
 from fedkube.core.errors import AppInvalid, Rejected
@@ -96,7 +97,7 @@ class Agent:
         self._cache = SegmentCache(cache_bytes)
         self._dropped: list[int] = []
         self._uncounted: set[int] = set()  # calls, of which the executor has not been told
-        self._tasks: asyncio.Queue[_Work] = asyncio.Queue()
+        self._tasks: asyncio.Queue[_Work | None] = asyncio.Queue()  # None: it is to leave
         self._work: _Work | None = None
         self._idle = False
         self._uploads = Uploads()
@@ -321,6 +322,8 @@ class Agent:
             self._idle = True
             self._ready()
             work = await self._tasks.get()
+            if work is None:
+                await self._leave()
             await work.whole.wait()
             if not work.unwanted:
                 await self._serve_one(work, executor)
@@ -329,7 +332,19 @@ class Agent:
             if self._gives_way:
                 await self._leave()
 
-    async def _leave(self) -> None:
+    def retreat(self) -> bool:
+        """Leave as soon as the clients that are being served are; False if nobody waits for them.
+
+        ``run`` raises GaveWay then.
+        """
+        if self._stream is None or self._serving is None:
+            return False
+        self._gives_way = True
+        if self._work is None:
+            self._tasks.put_nowait(None)
+        return True
+
+    async def _leave(self) -> NoReturn:
         """Go, when the server has all that this worker has to give."""
         while list(self._uploads):
             await self._until_settled()

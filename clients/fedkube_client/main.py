@@ -46,6 +46,12 @@ def main() -> None:
         action="store_true",
         help="others serve clients on its device: when memory runs out there, it leaves",
     )
+    parser.add_argument(
+        "--leave-s",
+        type=float,
+        default=0.0,
+        help="how long it may go on, after SIGTERM, with the clients that it is serving",
+    )
     parser.add_argument("--lifeline-fd", type=int, help="a pipe; its end ends the worker")
     options = parser.parse_args()
     logs.to_stderr()
@@ -68,7 +74,7 @@ def main() -> None:
     if options.lifeline_fd is not None:
         _follow_launcher(options.lifeline_fd, agent)
     try:
-        asyncio.run(_serve(agent, options.give_up_s))
+        asyncio.run(_serve(agent, options.give_up_s, options.leave_s))
     except Refused as error:
         sys.exit(f"fedkube: {error}")
     except GaveWay:
@@ -84,12 +90,24 @@ def _node_config(text: str) -> str:
     return text
 
 
-async def _serve(agent: Agent, give_up_s: float) -> None:
+async def _serve(agent: Agent, give_up_s: float, leave_s: float) -> None:
+    loop = asyncio.get_running_loop()
     work = asyncio.ensure_future(agent.run(give_up_s))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    asked = asyncio.Event()
+
+    def end() -> None:
+        if asked.is_set() or not leave_s or not agent.retreat():
+            work.cancel()
+        else:
+            loop.call_later(leave_s, work.cancel)
+        asked.set()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
     try:
         await work
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GaveWay):
+        if not asked.is_set():
+            raise
         # Only a goodbye from the server is a good end; whoever started us may start us again.
         sys.exit(128 + signal.SIGTERM)
 

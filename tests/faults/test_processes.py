@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections import Counter
 
@@ -89,6 +90,59 @@ def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_p
 
     cohort = Cohort(deadline_seconds=6, minimum=2)
     with Processes(tmp_path, 3, cohort, sleep=0.5, **{"num-server-rounds": 2}) as run:
+        asyncio.run(scenario(run))
+
+
+@pytest.mark.parametrize(("leave_s", "twice"), [(20, False), (0, True)])
+def test_a_worker_that_has_to_go_ends_what_it_is_at_if_it_may(tmp_path, leave_s, twice):
+    """As when a pod makes way for another run's, or its node is drained."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        first = run.worker(f"127.0.0.1:{port}", "worker-0", leave_s=leave_s)
+        await first.says("begins")
+        first.signal(signal.SIGTERM)
+        assert await first.ends() == 128 + signal.SIGTERM
+        second = run.worker(f"127.0.0.1:{port}", "worker-1")
+        assert await server.ends() == 0, server.printed
+        assert await second.ends() == 0
+        assert served(run) == [[0, 1, 2]]
+        begun = Counter(re.findall(r"client \d begins", first.printed + second.printed))
+        assert (max(begun.values()) == 2) is twice, begun
+
+    with Processes(tmp_path, 3, sleep=1.0, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))
+
+
+@pytest.mark.parametrize("leave_s", [1, 20])
+def test_who_may_go_on_for_a_while_goes_when_that_is_over_or_at_a_second_signal(tmp_path, leave_s):
+    async def scenario(run):
+        server, port = await run.server()
+        worker = run.worker(f"127.0.0.1:{port}", leave_s=leave_s)
+        await worker.says("begins")
+        worker.signal(signal.SIGTERM)
+        if leave_s > 10:
+            await asyncio.sleep(0.5)
+            worker.signal(signal.SIGTERM)
+        assert await worker.ends(8) == 128 + signal.SIGTERM
+        assert server.running
+
+    with Processes(tmp_path, 2, sleep=30.0, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))
+
+
+@pytest.mark.parametrize("leave_s", [0, 20])
+def test_a_worker_without_work_goes_at_once(tmp_path, leave_s):
+    async def scenario(run):
+        _, port = await run.server()
+        busy = run.worker(f"127.0.0.1:{port}", "worker-0")
+        await busy.says("begins")
+        idle = run.worker(f"127.0.0.1:{port}", "worker-1", leave_s=leave_s)
+        await asyncio.sleep(3)
+        idle.signal(signal.SIGTERM)
+        assert await idle.ends(5) == 128 + signal.SIGTERM
+
+    with Processes(tmp_path, 1, sleep=30.0, **{"num-server-rounds": 1}) as run:
         asyncio.run(scenario(run))
 
 

@@ -145,13 +145,19 @@ class Processes:
         return process, json.loads(line)["port"] if line else 0
 
     def worker(
-        self, address: str, name: str = "worker-0", *, versions_ahead: int = 0, give_up_s: int = 20
+        self,
+        address: str,
+        name: str = "worker-0",
+        *,
+        versions_ahead: int = 0,
+        give_up_s: int = 20,
+        leave_s: int = 0,
     ) -> Process:
         code = (
             ["-c", _SPEAKS.format(versions_ahead)] if versions_ahead else ["-m", "fedkube_client"]
         )
         arguments = [*code, "--server", address, "--name", name]
-        arguments += ["--give-up-s", str(give_up_s)]
+        arguments += ["--give-up-s", str(give_up_s), "--leave-s", str(leave_s)]
         arguments += ["--tls", self._tls(Role.WORKER, name), "--app", str(self._app)]
         return self._start(name, arguments)
 

@@ -24,6 +24,8 @@ from fedkube.wire.identity import Role
 
 # A server that is moved to another node comes back within this time.
 _GIVE_UP_S = 900
+# A worker that has to go may end what it is at, if that takes no longer than this.
+_LEAVE_S = 25
 # A worker that cannot work is started again with growing pauses; in the end its Job gives up.
 _WORKER_RESTARTS = 1000
 
@@ -116,11 +118,13 @@ def _worker_command(run: Run, name: str, threads: int) -> list[str]:
         *("python3", "-m", "fedkube_client", "--server", f"{run.server_host}:{PORT}"),
         *("--name", name, "--tls", TLS_FOLDER, "--app", run.app_folder),
         *("--threads", str(threads), "--give-up-s", str(_GIVE_UP_S)),
+        *("--leave-s", str(_LEAVE_S)),
     ]
 
 
 def _worker_job(run: Run, name: str, pod: Object) -> Object:
     pod["spec"]["restartPolicy"] = "OnFailure"
+    pod["spec"]["terminationGracePeriodSeconds"] = _LEAVE_S + 5
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
