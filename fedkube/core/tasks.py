@@ -8,6 +8,8 @@ once, whatever is lost, late or repeated:
 * a reply counts only from the session and assignment that hold the task (*fencing*);
 * an update may stay with its worker, in a sum; it counts when the sum has come (*held*);
 * a lost worker's tasks go back to the front of the queue, until ``max_attempts`` is used up;
+* a task that takes long may be given to a second worker too (*a race*): the first answer counts,
+  and a worker that fails or is lost in a race leaves it to the other;
 * a withdrawn task is settled at once, and what its worker still sends is ignored;
 * a worker that is bound to clients (a site's, whose data lie there) is given theirs alone;
 * a relay, which has workers of its own, is given as many assignments at a time as it says.
@@ -123,6 +125,20 @@ class _Task:
     attempts: int = 0
     session: Session | None = None
     assignment: int = 0
+    rival: tuple[Session, int] | None = None  # the second worker of a race, and its assignment
+
+    @property
+    def runners(self) -> list[Session]:
+        """The workers that have it."""
+        first = [self.session] if self.session is not None else []
+        return first + ([self.rival[0]] if self.rival is not None else [])
+
+    def swap(self) -> None:
+        """The second worker of a race is the first from now on."""
+        assert self.session is not None, "a race has two workers"
+        assert self.rival is not None, "a race has two workers"
+        first = self.session, self.assignment
+        (self.session, self.assignment), self.rival = self.rival, first
 
     def move(self, event: TaskEvent) -> None:
         try:
@@ -220,14 +236,14 @@ class Dispatcher:
         self._bound.pop(session, None)
         self._relays.pop(session, None)
         self._summing.discard(session)
-        effects = self._lose_all(self._sessions[session], reason)
+        effects = self._lose_all(session, self._sessions[session], reason)
         del self._sessions[session]
         return effects + self._dispatch()
 
     def lose(self, session: Session, tasks: Iterable[TaskId], reason: str) -> list[Effect]:
         """The worker is there, and these of its tasks are not."""
         had = self._sessions.get(session, set())
-        return self._lose_all(had & set(tasks), reason) + self._dispatch()
+        return self._lose_all(session, had & set(tasks), reason) + self._dispatch()
 
     def holds(self, session: Session, assignment: int, task_id: TaskId) -> bool:
         """Whether a reply from there would count now."""
@@ -235,8 +251,7 @@ class Dispatcher:
         return (
             task is not None
             and task.state is TaskState.RUNNING
-            and task.session == session
-            and task.assignment == assignment
+            and (session, assignment) in ((task.session, task.assignment), task.rival)
         )
 
     def held(self, session: Session, task_id: TaskId) -> bool:
@@ -248,6 +263,47 @@ class Dispatcher:
         """In whose sum the task's update is."""
         task = self._tasks.get(task_id)
         return task.session if task is not None and task.state is TaskState.HELD else None
+
+    def race(self, task_ids: Iterable[TaskId]) -> list[Effect]:
+        """These take long: each is given to a second worker too, as far as there are idle ones.
+
+        Not a site's: its data lie there. Not a relay's, which has workers of its own.
+        """
+        given: list[Effect] = []
+        idle = [each for each in self._free if each not in self._bound and each not in self._relays]
+        for task_id in task_ids:
+            task = self._tasks.get(task_id)
+            if task is None or task.state is not TaskState.RUNNING or task.rival is not None:
+                continue
+            if not idle or task.session in self._bound or task.session in self._relays:
+                continue
+            session = idle.pop(0)
+            del self._free[session]
+            self._assignments += 1
+            task.rival = session, self._assignments
+            self._sessions[session].add(task_id)
+            # Sent at once: in a sum, it would have to wait for others.
+            given.append(Assign(session, self._assignments, (task_id,), hold=False))
+        return given
+
+    def claim(self, session: Session, task_id: TaskId) -> list[Effect]:
+        """A reply from there has come; another worker that has the task is to drop it."""
+        task = self._tasks[task_id]
+        if task.rival is None:
+            return []
+        if task.session != session:
+            task.swap()
+        return [Revoke(self._part(task), task_id)]
+
+    def forfeit(self, session: Session, task_id: TaskId) -> bool:
+        """The worker cannot do the task; True if that is left to another one that has it."""
+        task = self._tasks[task_id]
+        if task.rival is None:
+            return False
+        if task.session == session:
+            task.swap()
+        self._part(task)
+        return True
 
     def hold(self, task_id: TaskId) -> list[Effect]:
         """The client has answered, and its update is in its worker's sum."""
@@ -289,8 +345,7 @@ class Dispatcher:
         self._queue = deque(task_id for task_id in self._queue if task_id not in gone)
         for task_id in sorted(gone):
             task = self._tasks[task_id]
-            if task.session is not None:
-                effects.append(Revoke(task.session, task_id))
+            effects += [Revoke(session, task_id) for session in task.runners]
             task.move(TaskEvent.WITHDRAW)
             effects.append(self._settle(task, reason))
         return effects + self._dispatch()
@@ -326,10 +381,16 @@ class Dispatcher:
         given = [t for t in self._tasks.values() if t.state is not TaskState.QUEUED]
         assert all(t.state in (TaskState.RUNNING, TaskState.HELD) for t in given)
         for session, tasks in self._sessions.items():
-            assert tasks == {t.id for t in given if t.session == session}
+            assert tasks == {t.id for t in given if session in t.runners}
         assert all(t.session in self._sessions for t in given)
         assert all(t.client in self._bound.get(t.session or "", {t.client}) for t in given)
         assert {t.client for t in given} == self._busy_clients
+        for task in self._tasks.values():
+            if task.rival is not None:
+                assert task.state is TaskState.RUNNING, "only a task that runs is in a race"
+                assert task.rival[0] in self._sessions
+                assert len(set(task.runners)) == 2, "a race has two workers"
+                assert not set(task.runners) & {*self._bound, *self._relays}
         assert len(self._busy_clients) == len(given), "a client is served twice at once"
         assert set(self._free) <= set(self._sessions)
         assert self._summing <= set(self._sessions)
@@ -343,7 +404,17 @@ class Dispatcher:
 
     # ------------------------------------------------------------- inside
 
+    def _part(self, task: _Task) -> Session:
+        """End a race: the second worker does not have the task any more."""
+        assert task.rival is not None, "it was in a race"
+        session, _ = task.rival
+        task.rival = None
+        self._sessions[session].discard(task.id)
+        return session
+
     def _release(self, task: _Task) -> None:
+        if task.rival is not None:
+            self._part(task)
         if task.session is not None:
             self._stopped(task)
             self._busy_clients.discard(task.client)
@@ -390,11 +461,14 @@ class Dispatcher:
             return [settled, *self._dispatch()]
         return [settled, *(self._flush_idle() if session in self._relays else ())]
 
-    def _lose_all(self, task_ids: Iterable[TaskId], reason: str) -> list[Effect]:
+    def _lose_all(
+        self, session: Session, task_ids: Iterable[TaskId], reason: str
+    ) -> list[Effect]:
         effects: list[Effect] = []
         # The oldest comes to the front last, and so is the first of the queue.
         for task_id in sorted(task_ids, reverse=True):
-            effects += self._lose(self._tasks[task_id], reason)
+            if not self.forfeit(session, task_id):
+                effects += self._lose(self._tasks[task_id], reason)
         return effects
 
     def _lose(self, task: _Task, reason: str) -> list[Effect]:

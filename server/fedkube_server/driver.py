@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from fedkube.core import stragglers
 from fedkube.core.errors import Environment, Rejected
 from fedkube.core.tasks import Assign, Dispatcher, Effect, Flush, Kind, Revoke, Settle, TaskState
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -32,7 +33,10 @@ log = logging.getLogger("fedkube.server")
 # Above this many bytes a reply is checked and summed on a thread: it would hold up the loop.
 _INLINE_BYTES = 256 * 1024
 
-# How often it is looked whether sums that were asked for still come.
+# Of so many calls of a kind that have ended it is remembered how long they took.
+_ENDED = 64
+
+# How often it is looked whether a call takes long, and whether sums that were asked for still come.
 _LOOK_S = 0.5
 
 T = TypeVar("T")
@@ -141,6 +145,8 @@ class _Live:
     failure: pb.Failure | None = None
     answer: Answer | None = None
     state: ClientState = field(default_factory=ClientState)
+    given: float = 0.0  # when, by the loop's clock
+    together: int = 1  # calls of its assignment
 
 
 @dataclass(slots=True)
@@ -175,6 +181,10 @@ class Driver:
         self._states: dict[int, ClientState] = {}
         self._sessions: dict[str, WorkerSession] = {}
         self._durations = Durations()
+        self._ended: dict[str, deque[float]] = {}  # seconds from the server and back to it, by pace
+        self._looking = False
+        # Whether calls that take long are given to a second worker too.
+        self.speculates = False
         self._accepting: set[asyncio.Task[Any]] = set()
         self.bytes_up = 0
         self.bytes_down = 0
@@ -347,17 +357,19 @@ class Driver:
         landed: Sequence[Landed],
     ) -> str:
         if outcome.HasField("failure") and self._holds(session, outcome.call):
-            self._failed(self._live[outcome.call], outcome.failure)
+            self._failed(session, self._live[outcome.call], outcome.failure)
             return ""
         if not self._runs(session, reply.assignment, outcome.call):
             return _NOBODY
         live = self._live[outcome.call]
         match outcome.WhichOneof("kind"):
             case "failure":
-                self._failed(live, outcome.failure)
+                self._failed(session, live, outcome.failure)
                 return ""
             case None:
                 raise Rejected("a reply with neither content nor failure")
+        self._note_ended(live)
+        self._perform(self._dispatcher.claim(session.name, outcome.call))
         answer = Answer(outcome, _Views(landed))
         blobs = {entry.blob for entry in contents.references(outcome.content)}
         nbytes = sum(landed[blob].nbytes for blob in blobs if blob < len(landed))
@@ -443,7 +455,9 @@ class Driver:
             live.task.settled(answer)
         return []
 
-    def _failed(self, live: _Live, failure: pb.Failure) -> None:
+    def _failed(self, session: WorkerSession, live: _Live, failure: pb.Failure) -> None:
+        if self._dispatcher.forfeit(session.name, live.task.id):
+            return
         if failure.code == pb.Failure.NOT_SERVED:
             self._perform(self._dispatcher.postpone(live.task.id))
             return
@@ -510,9 +524,37 @@ class Driver:
             expiries[seconds].timer = self._loop.call_later(
                 seconds, self._withdraw, ids, pb.Failure.EXPIRED, _EXPIRED
             )
+        if self.speculates and not self._looking:
+            self._looking = True
+            self._loop.call_later(_LOOK_S, self._look_for_slow)
         self._perform(
             self._dispatcher.submit((task.id, task.client, task.message.kind) for task in tasks)
         )
+
+    def _note_ended(self, live: _Live) -> None:
+        """How long it took: what others of its kind are measured by."""
+        if self.speculates:
+            took = self._ended.setdefault(live.task.message.kind.pace, deque(maxlen=_ENDED))
+            took.append(self._takes(live))
+
+    def _takes(self, live: _Live) -> float:
+        """Seconds that a call that was given out has taken; its assignment's are served in turn."""
+        return (self._loop.time() - live.given) / live.together
+
+    def _look_for_slow(self) -> None:
+        """Give calls that take long to a second worker, if one is idle."""
+        running: dict[str, dict[int, float]] = {}
+        for number, live in self._live.items():
+            if live.given:
+                kind = live.task.message.kind.pace
+                running.setdefault(kind, {})[number] = self._takes(live)
+        for kind, taking in running.items():
+            self._perform(
+                self._dispatcher.race(stragglers.slow(taking, list(self._ended.get(kind, ()))))
+            )
+        self._looking = bool(self._live)
+        if self._looking:
+            self._loop.call_later(_LOOK_S, self._look_for_slow)
 
     def _withdraw(self, ids: list[int], code: pb.Failure.Code, reason: str) -> None:
         live = [self._live[task_id] for task_id in ids if task_id in self._live]
@@ -592,8 +634,11 @@ class Driver:
             effects: list[Effect] = []
             for live in lives:
                 live.failure = pb.Failure(code=pb.Failure.REFUSED, reason=reason)
-                effects += self._dispatcher.fail(live.task.id, reason, retry=False)
+                if not self._dispatcher.forfeit(assign.session, live.task.id):
+                    effects += self._dispatcher.fail(live.task.id, reason, retry=False)
             return effects + self._dispatcher.ready(assign.session)
+        for live in lives:
+            live.given, live.together = self._loop.time(), len(lives)
         return []
 
     def _settle(self, effect: Settle) -> None:

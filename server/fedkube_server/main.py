@@ -91,6 +91,7 @@ class ServerProcess:
             Dispatcher(spec.pool.max_attempts, first=self._first),
             lambda answer: states.keep(answer, self._store),
         )
+        self._driver.speculates = spec.cohort.speculate
         self._recorder = Recorder(
             folder,
             self._record,

@@ -27,6 +27,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.free = set()  # workers, and relays that have a slot left
         self.slots = {}  # of each relay that is there
         self.running = {}  # task -> (session, assignment)
+        self.rival = {}  # task in a race -> the second (session, assignment)
         self.held = {}  # task -> session
         self.unasked = set()  # sessions with a sum that was not asked for
         self.blamed = {}  # task -> attempts that count
@@ -69,7 +70,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.slots.pop(session, None)
         self.joined.discard(session)
         self.unasked.discard(session)
-        self.lose(task for task in [*self.running, *self.held] if self.where(task) == session)
+        self.lose_at(session, [*self.running, *self.held])
         self.apply(self.dispatcher.leave(session, "lost"))
 
     @precondition(lambda self: self.running)
@@ -77,14 +78,43 @@ class DispatcherMachine(RuleBasedStateMachine):
     def cut(self, data):
         """A worker comes back and has not got some of its tasks."""
         task = data.draw(st.sampled_from(sorted(self.running)))
-        session = self.running[task][0]
-        self.lose([task])
+        session = data.draw(st.sampled_from(self.runners(task)))
+        self.lose_at(session, [task])
         self.apply(self.dispatcher.lose(session, [task], "cut"))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def race(self, data):
+        """Some take long: idle workers get them too, and nobody else does."""
+        tasks = data.draw(st.lists(st.sampled_from(sorted(self.running)), unique=True))
+        apart = {*BOUND, *self.slots}
+        could = [t for t in tasks if t not in self.rival and self.running[t][0] not in apart]
+        idle = self.free - apart
+        effects = self.dispatcher.race(tasks)
+        assert [each.tasks for each in effects] == [(task,) for task in could[: len(idle)]]
+        for effect in effects:
+            assert effect.session in idle
+            assert effect.assignment not in self.assignments
+            assert not effect.hold
+            idle.discard(effect.session)
+            self.free.discard(effect.session)
+            self.assignments.add(effect.assignment)
+            self.rival[effect.tasks[0]] = (effect.session, effect.assignment)
+
+    @precondition(lambda self: self.rival)
+    @rule(data=st.data())
+    def forfeit(self, data):
+        task = data.draw(st.sampled_from(sorted(self.rival)))
+        session = data.draw(st.sampled_from(self.runners(task)))
+        assert self.dispatcher.forfeit(session, task)
+        self.lose_at(session, [task])
+        assert not self.dispatcher.forfeit(session, task), "the other is not in a race any more"
 
     @precondition(lambda self: self.running or self.held)
     @rule(data=st.data())
     def answer(self, data):
         task = data.draw(st.sampled_from(sorted([*self.running, *self.held])))
+        self.claim(data, task)
         effects = self.dispatcher.answer(task)
         assert effects[0] == Settle(task, TaskState.ANSWERED)
         self.apply(effects)
@@ -94,6 +124,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def hold(self, data):
         summed = sorted(task for task in self.running if self.kind[task].foldable)
         task = data.draw(st.sampled_from(summed))
+        self.claim(data, task)
         self.held[task] = self.running.pop(task)[0]
         self.unasked.add(self.held[task])
         self.see_slots(self.held[task])
@@ -103,6 +134,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data(), retry=st.booleans())
     def fail(self, data, retry):
         task = data.draw(st.sampled_from(sorted(self.running)))
+        self.claim(data, task)
         gives_up = not retry or self.blamed[task] == self.dispatcher.max_attempts
         self.see_slots(self.running.pop(task)[0])
         effects = self.dispatcher.fail(task, "it broke", retry=retry)
@@ -113,6 +145,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def postpone(self, data):
         task = data.draw(st.sampled_from(sorted(self.running)))
+        self.claim(data, task)
         self.see_slots(self.running.pop(task)[0])
         self.blamed[task] -= 1
         effects = self.dispatcher.postpone(task)
@@ -139,6 +172,30 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def where(self, task):
         return self.running[task][0] if task in self.running else self.held[task]
+
+    def runners(self, task):
+        return [self.running[task][0], *([self.rival[task][0]] if task in self.rival else ())]
+
+    def claim(self, data, task):
+        """The first answer counts, whoever of the two it comes from, and the other is told."""
+        if task not in self.rival:
+            return
+        winner = data.draw(st.sampled_from(self.runners(task)))
+        (loser,) = set(self.runners(task)) - {winner}
+        lost = self.running[task] if loser == self.running[task][0] else self.rival[task]
+        assert self.dispatcher.claim(winner, task) == [Revoke(loser, task)]
+        self.lose_at(loser, [task])
+        assert not self.dispatcher.holds(*lost, task), "a late answer does not count"
+
+    def lose_at(self, session, tasks):
+        """Of a race, one worker goes and the other stays."""
+        for task in tasks:
+            if task in self.rival and session in self.runners(task):
+                second = self.rival.pop(task)
+                if self.running[task][0] == session:
+                    self.running[task] = second
+            elif self.where(task) == session:
+                self.lose([task])
 
     def lose(self, tasks):
         for task in list(tasks):
@@ -181,7 +238,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                         self.running[task] = (session, assignment)
                     self.see_slots(session)
                 case Revoke(session, task):
-                    assert self.running[task][0] == session
+                    assert session in self.runners(task)
                 case Flush(session):
                     assert session in self.unasked, "a sum is asked for once"
                     self.unasked.discard(session)
@@ -191,6 +248,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                     self.settled[task] = state
                     if task in self.running:
                         self.see_slots(self.running.pop(task)[0])
+                    self.rival.pop(task, None)
                     self.held.pop(task, None)
 
     @invariant()
@@ -205,6 +263,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert self.dispatcher.running == given
         assert self.dispatcher.queued + given + len(self.settled) == len(self.client)
         for task, (session, assignment) in self.running.items():
+            assert self.dispatcher.holds(session, assignment, task)
+        for task, (session, assignment) in self.rival.items():
             assert self.dispatcher.holds(session, assignment, task)
         for task, session in self.held.items():
             assert self.dispatcher.held(session, task)

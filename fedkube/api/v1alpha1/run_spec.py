@@ -96,6 +96,12 @@ class Cohort(Declared):
     deadline_seconds: float | None = Field(
         default=None, gt=0, description="Close a round's phase after this time; null: never"
     )
+    speculate: bool = Field(
+        default=False,
+        description="Give clients that take several times as long as most to a second, idle worker "
+        "too; the first answer counts. Not for sites, nor below relays. Such a client's code runs "
+        "twice, which matters where it writes anything but its state",
+    )
 
     def check(self, clients: int) -> None:
         """ValueError where the fields do not go together, or with so many clients."""
