@@ -126,6 +126,7 @@ class _Task:
     session: Session | None = None
     assignment: int = 0
     rival: tuple[Session, int] | None = None  # the second worker of a race, and its assignment
+    claimed: bool = False  # a reply has come, and is being looked at
 
     @property
     def runners(self) -> list[Session]:
@@ -273,11 +274,17 @@ class Dispatcher:
         idle = [each for each in self._free if each not in self._bound and each not in self._relays]
         for task_id in task_ids:
             task = self._tasks.get(task_id)
-            if task is None or task.state is not TaskState.RUNNING or task.rival is not None:
+            if task is None or task.state is not TaskState.RUNNING:
                 continue
-            if not idle or task.session in self._bound or task.session in self._relays:
+            if task.claimed or task.rival is not None:
                 continue
-            session = idle.pop(0)
+            if task.session in self._bound or task.session in self._relays:
+                continue
+            # A worker is free while its reply is on its way.
+            session = next((each for each in idle if each != task.session), None)
+            if session is None:
+                continue
+            idle.remove(session)
             del self._free[session]
             self._assignments += 1
             task.rival = session, self._assignments
@@ -289,6 +296,7 @@ class Dispatcher:
     def claim(self, session: Session, task_id: TaskId) -> list[Effect]:
         """A reply from there has come; another worker that has the task is to drop it."""
         task = self._tasks[task_id]
+        task.claimed = True
         if task.rival is None:
             return []
         if task.session != session:
@@ -417,6 +425,7 @@ class Dispatcher:
             self._part(task)
         if task.session is not None:
             self._stopped(task)
+            task.claimed = False
             self._busy_clients.discard(task.client)
             self._sessions[task.session].discard(task.id)
             task.session = None
@@ -461,9 +470,7 @@ class Dispatcher:
             return [settled, *self._dispatch()]
         return [settled, *(self._flush_idle() if session in self._relays else ())]
 
-    def _lose_all(
-        self, session: Session, task_ids: Iterable[TaskId], reason: str
-    ) -> list[Effect]:
+    def _lose_all(self, session: Session, task_ids: Iterable[TaskId], reason: str) -> list[Effect]:
         effects: list[Effect] = []
         # The oldest comes to the front last, and so is the first of the queue.
         for task_id in sorted(task_ids, reverse=True):

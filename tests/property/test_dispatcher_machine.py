@@ -27,6 +27,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.free = set()  # workers, and relays that have a slot left
         self.slots = {}  # of each relay that is there
         self.running = {}  # task -> (session, assignment)
+        self.claimed = set()  # tasks of which a reply is being looked at
         self.rival = {}  # task in a race -> the second (session, assignment)
         self.held = {}  # task -> session
         self.unasked = set()  # sessions with a sum that was not asked for
@@ -88,18 +89,29 @@ class DispatcherMachine(RuleBasedStateMachine):
         """Some take long: idle workers get them too, and nobody else does."""
         tasks = data.draw(st.lists(st.sampled_from(sorted(self.running)), unique=True))
         apart = {*BOUND, *self.slots}
-        could = [t for t in tasks if t not in self.rival and self.running[t][0] not in apart]
         idle = self.free - apart
         effects = self.dispatcher.race(tasks)
-        assert [each.tasks for each in effects] == [(task,) for task in could[: len(idle)]]
         for effect in effects:
+            (task,) = effect.tasks
+            assert task in tasks
+            assert task not in {*self.rival, *self.claimed}
+            assert self.running[task][0] not in {*apart, effect.session}
             assert effect.session in idle
             assert effect.assignment not in self.assignments
             assert not effect.hold
             idle.discard(effect.session)
             self.free.discard(effect.session)
             self.assignments.add(effect.assignment)
-            self.rival[effect.tasks[0]] = (effect.session, effect.assignment)
+            self.rival[task] = (effect.session, effect.assignment)
+        for task in set(tasks) - {*self.rival, *self.claimed}:
+            here = self.running[task][0]
+            assert here in apart or idle <= {here}, "an idle worker could try it as well"
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def look_at_a_reply(self, data):
+        """It takes a while until it counts; whoever else has the task is told at once."""
+        self.claim(data, data.draw(st.sampled_from(sorted(self.running))))
 
     @precondition(lambda self: self.rival)
     @rule(data=st.data())
@@ -126,6 +138,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         task = data.draw(st.sampled_from(summed))
         self.claim(data, task)
         self.held[task] = self.running.pop(task)[0]
+        self.claimed.discard(task)
         self.unasked.add(self.held[task])
         self.see_slots(self.held[task])
         self.apply(self.dispatcher.hold(task))
@@ -137,6 +150,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.claim(data, task)
         gives_up = not retry or self.blamed[task] == self.dispatcher.max_attempts
         self.see_slots(self.running.pop(task)[0])
+        self.claimed.discard(task)
         effects = self.dispatcher.fail(task, "it broke", retry=retry)
         assert any(isinstance(e, Settle) and e.task == task for e in effects) == gives_up
         self.apply(effects)
@@ -147,6 +161,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         task = data.draw(st.sampled_from(sorted(self.running)))
         self.claim(data, task)
         self.see_slots(self.running.pop(task)[0])
+        self.claimed.discard(task)
         self.blamed[task] -= 1
         effects = self.dispatcher.postpone(task)
         assert not any(isinstance(e, Settle) and e.task == task for e in effects)
@@ -178,7 +193,11 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def claim(self, data, task):
         """The first answer counts, whoever of the two it comes from, and the other is told."""
+        if task in self.running:
+            self.claimed.add(task)
         if task not in self.rival:
+            if task in self.running:
+                assert self.dispatcher.claim(self.running[task][0], task) == []
             return
         winner = data.draw(st.sampled_from(self.runners(task)))
         (loser,) = set(self.runners(task)) - {winner}
@@ -203,6 +222,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 self.blamed[task] -= 1
             if task in self.running:
                 self.see_slots(self.running.pop(task)[0])
+                self.claimed.discard(task)
 
     def open(self, session):
         """How many assignments of a relay's are running."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from fedkube_server.driver import Driver
 
-from fedkube.core import ids
+from fedkube.core import ids, stragglers
+from fedkube.core.tasks import Dispatcher
 from fedkube.store import journal
 from tests.simulation.kept import KEPT
 from tests.simulation.seeds import failure
@@ -67,6 +69,31 @@ def test_most_of_what_can_happen_happens(tmp_path):
         lives.add(outcome.lives)
     assert happened >= {*KINDS, "died"}
     assert lives >= {1, 2, 3}
+
+
+def test_calls_that_two_workers_make_change_no_bit(monkeypatch, tmp_path):
+    """Half of the seeds above speculate; here nearly every call that can be made twice is."""
+    monkeypatch.setattr(stragglers, "LEAST_ENDED", 1)
+    monkeypatch.setattr(stragglers, "LEAST_S", 0.01)
+    monkeypatch.setattr(stragglers, "FACTOR", 1.0)
+    given, left = [], []
+    race, forfeit = Dispatcher.race, Dispatcher.forfeit
+
+    def count(self, tasks):
+        effects = race(self, tasks)
+        given.extend(effects)
+        return effects
+
+    def count_left(self, session, task):
+        left.append(forfeit(self, session, task))
+        return left[-1]
+
+    monkeypatch.setattr(Dispatcher, "race", count)
+    monkeypatch.setattr(Dispatcher, "forfeit", count_left)
+    for seed in range(150):
+        compare(replace(Plan.of(seed), workers=4, speculates=True), tmp_path)
+    assert len(given) >= 100
+    assert any(left), "one of the two was lost, and the other went on"
 
 
 # ----------------------------------------------------------------- what it would find

@@ -90,6 +90,7 @@ class Plan:
     crashes: tuple[int, ...]  # at which of the places where the server may die, counted
     # Where each life of the server dies, when it comes there for the how many-th time.
     dies: tuple[str, int] | None = None
+    speculates: bool = False  # calls that take long are given to a second worker too
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -110,6 +111,7 @@ class Plan:
             chance.choice((5, 300, 300, 300, 300, 300, 300, 80_000)),
             tuple(troubles),
             tuple(crashes),
+            speculates=chance.random() < 0.5,
         )
 
     def undisturbed(self) -> Plan:
@@ -221,6 +223,7 @@ class _Life:
         self.driver = Driver(
             world.loop, self.dispatcher, lambda answer: states.keep(answer, self.store)
         )
+        self.driver.speculates = world.plan.speculates
         self.recorder = Recorder(
             self.folder,  # type: ignore[arg-type]
             record,

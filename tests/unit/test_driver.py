@@ -23,6 +23,10 @@ class FakeLoop:
 
     def __init__(self):
         self.timers = []
+        self.now = 1.0
+
+    def time(self):
+        return self.now
 
     def call_soon_threadsafe(self, callback, *arguments):
         callback(*arguments)
@@ -587,3 +591,54 @@ def test_clients_that_took_longest_are_served_first(driver, worker, outcomes):
     assert [serve(seconds) for seconds in (2.0, 9.0, 5.0)] == [1, 2, 3]
     driver.submit([task(11, 1), task(12, 2), task(13, 3)])
     assert [serve(1.0) for _ in range(3)] == [12, 13, 11]
+
+
+# ----------------------------------------------------------------- calls that take long
+
+
+@pytest.fixture
+def raced(driver, submit, worker, loop):
+    """Two workers that both have task 9: the first because of its turn, and it takes long."""
+    driver.speculates = True
+    slow = worker("slow")
+    for task in (1, 2, 3):
+        submit(task)
+        answer(driver, slow, task=task, assignment=task)
+        driver.ready(slow)
+    fast = worker("fast")
+    submit(9)
+    loop.now += 5.0
+    loop.timers[1].fire()
+    assert [each.given[-1][0].assignment for each in (slow, fast)] == [4, 5]
+    return slow, fast
+
+
+def test_the_first_answer_counts_and_a_late_one_is_refused(driver, raced, outcomes):
+    slow, fast = raced
+    assert answer(driver, fast, task=9, assignment=5) == ""
+    assert isinstance(outcomes[9], Answer)
+    assert (slow.cancelled, fast.cancelled) == ([9], [])
+    assert answer(driver, slow, task=9, assignment=4) == "nobody waits for this reply any more"
+
+
+def test_the_slow_one_may_still_be_the_first(driver, raced, outcomes):
+    slow, fast = raced
+    assert answer(driver, slow, task=9, assignment=4) == ""
+    assert (slow.cancelled, fast.cancelled) == ([], [9])
+    assert answer(driver, fast, task=9, assignment=5) == "nobody waits for this reply any more"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_one_of_two_that_fails_leaves_the_call_to_the_other(driver, raced, outcomes, broken):
+    answer(driver, raced[broken], task=9, assignment=4 + broken, **failure(pb.Failure.CRASHED))
+    assert 9 not in outcomes
+    other = 1 - broken
+    answer(driver, raced[other], task=9, assignment=4 + other, **failure(pb.Failure.CRASHED))
+    assert outcomes[9].code == pb.Failure.CRASHED
+
+
+def test_nothing_is_done_twice_unless_the_run_says_so(driver, submit, worker, loop):
+    worker("slow")
+    worker("idle")
+    submit(1)
+    assert len(loop.timers) == 1, "the message's time to live, and nothing else"
