@@ -92,7 +92,7 @@ class Running:
 
     def __init__(self, arguments: list[str], folder: Path, cwd: Path) -> None:
         self.folder = folder
-        if not {"--workers", "--relays"} & {*arguments}:
+        if not {"--workers", "--relays", "--clients-per-gpu"} & {*arguments}:
             # A worker more is two processes more, which most tests would make no use of.
             arguments = [*arguments, "--workers", "1"]
         self.process = subprocess.Popen(

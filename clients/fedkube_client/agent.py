@@ -27,7 +27,7 @@ from fedkube.wire.stream import Connect, Stream, attend
 from fedkube.wire.transfers import Incoming, Progress, check_announced
 from fedkube.wire.uploads import Uploads
 from fedkube_client.executor import AppSettings, Ended, Executor
-from fedkube_client.memory import GaveWay, taken_back
+from fedkube_client.memory import GaveWay, said, taken_back
 from fedkube_client.segments import Segment, SegmentCache, layout
 from fedkube_client.sums import HeldSum
 
@@ -313,6 +313,8 @@ class Agent:
             try:
                 executor = await self._warm(welcome)
             except AppInvalid as error:
+                if self._shares and said(error.details):
+                    await self._leave()
                 self._app_broken = error.details
                 self._tell_app_broken()
                 return

@@ -6,9 +6,9 @@ import re
 
 from fedkube.proto.v1 import exchange_pb2 as pb
 
-# How torch, TensorFlow, JAX, CuPy, CUDA's libraries and Python itself say it.
+# How torch, TensorFlow, JAX, CuPy, CUDA's libraries, Python and our executor say it.
 _RAN_OUT = re.compile(
-    r"out of memory|OutOfMemoryError|MemoryError|RESOURCE_EXHAUSTED"
+    r"out of memory|memory ran out|OutOfMemoryError|MemoryError|RESOURCE_EXHAUSTED"
     r"|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
@@ -24,10 +24,13 @@ def ran_out(failure: pb.Failure) -> bool:
         return True
     if failure.code != pb.Failure.APP_RAISED:
         return False
+    return said(failure.reason)
+
+
+def said(traceback: str) -> bool:
+    """Whether an error says that memory ran out."""
     # A traceback's other lines are the app's source, which may speak of memory as it likes.
-    return any(
-        _RAN_OUT.search(line) for line in failure.reason.splitlines() if not line.startswith(" ")
-    )
+    return any(_RAN_OUT.search(line) for line in traceback.splitlines() if not line.startswith(" "))
 
 
 def taken_back(outcomes: list[pb.Outcome]) -> bool:

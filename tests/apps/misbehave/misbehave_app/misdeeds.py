@@ -4,12 +4,14 @@ Each function takes the honest reply and returns what the ClientApp returns inst
 it lives long enough to return anything.
 """
 
+import fcntl
 import io
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +100,26 @@ def do_recursion(reply: Message) -> Message:
 def do_memory(reply: Message) -> Message:
     """Raise MemoryError without using any memory."""
     raise MemoryError(ERROR_TEXT)
+
+
+# Open files of the places that this process has taken; their locks end with it.
+_TAKEN: list[Any] = []
+
+
+def do_crowd(reply: Message) -> Message:
+    """Take one of the places in the folder $PLACES until the process ends, or run out of memory."""
+    for place in sorted(Path(os.environ["PLACES"]).iterdir()) if not _TAKEN else ():
+        file = place.open()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+        else:
+            _TAKEN.append(file)
+            break
+    if not _TAKEN:
+        raise RuntimeError("CUDA error: out of memory")
+    return reply
 
 
 # --- The client returns something else than a reply with content --------------------------
@@ -238,6 +260,7 @@ MISDEEDS: dict[str, Callable[[Message], Any]] = {
     "segv": do_segv,
     "recursion": do_recursion,
     "memory": do_memory,
+    "crowd": do_crowd,
     "none": return_none,
     "not-a-message": return_dict,
     "error-reply": return_error,
