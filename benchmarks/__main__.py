@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import compression, memory, planner, relays, rounds, sessions
+from benchmarks import compression, memory, packing, planner, relays, rounds, sessions
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "cuts": memory.cuts,
     "sessions": sessions.held,
     "relays": relays.tree,
+    "packing": packing.packed,
     "compression": compression.updates,
     "compression-accuracy": compression.accuracy,
     "compression-feedback": compression.feedback,
