@@ -146,6 +146,28 @@ def test_a_worker_without_work_goes_at_once(tmp_path, leave_s):
         asyncio.run(scenario(run))
 
 
+def test_an_idle_worker_serves_the_client_of_one_that_stands_still_as_well(tmp_path):
+    """Nothing tells that a worker was stopped: its connection is there. Others need not wait."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        slow = run.worker(f"127.0.0.1:{port}", "worker-0")
+        await slow.says("client 0 begins")
+        run.worker(f"127.0.0.1:{port}", "worker-1")
+        # It is known what clients take when three have answered.
+        await until(lambda: len(re.findall("begins", slow.printed)) >= 3, "third client")
+        slow.signal(signal.SIGSTOP)
+        assert await server.ends(40) == 0, server.printed
+        slow.signal(signal.SIGCONT)
+        assert served(run) == [list(range(12))]
+        (phase,) = (each.phases["train"] for each in run.folder.read_history() if each.round)
+        assert phase.failures == []
+
+    cohort = Cohort(speculate=True)
+    with Processes(tmp_path, 12, cohort, sleep=0.7, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))
+
+
 @pytest.mark.parametrize("ahead", [-1, 1])
 def test_a_worker_of_another_release_is_sent_away_with_the_reason(tmp_path, ahead):
     """It computes nothing, says why it ends, and the run goes on with others."""
