@@ -28,6 +28,7 @@ PATHS = {
     "Service": "/api/v1/namespaces/{}/services",
     "Event": "/api/v1/namespaces/{}/events",
     "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
+    "LimitRange": "/api/v1/namespaces/{}/limitranges",
     "Node": "/api/v1/nodes",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedkube.coordinator.objects import Defaults, Run, worker_jobs
+from fedkube.coordinator.objects import Defaults, Object, Run, worker_jobs
 from fedkube.coordinator.supply import Key, View
 from fedkube.planner import kubernetes
 from fedkube.planner.need import Need
@@ -127,7 +127,8 @@ class Elastic:
             return
         before, now = self._shares, time.monotonic()
         wishes = {
-            key: Wish(run, shape_of(run), need.most(now)) for key, (run, need) in self._runs.items()
+            key: Wish(run, shape_of(run, view.limits.get(key[0], ())), need.most(now))
+            for key, (run, need) in self._runs.items()
         }
         self._shares = shares(view, wishes, self._headroom)
         for key, found in self._shares.items():
@@ -135,13 +136,19 @@ class Elastic:
                 self.look_at(key)
 
 
-def shapes_of(run: Run) -> dict[str, Shape]:
-    """What a worker of each of the run's Jobs asks of a node, by the Job's name."""
+def shapes_of(run: Run, limit_ranges: Iterable[Object] = ()) -> dict[str, Shape]:
+    """What a worker of each of the run's Jobs asks of a node, by the Job's name.
+
+    ``limit_ranges``: of the run's namespace.
+    """
     jobs = worker_jobs(run, Defaults(image=""))
-    return {job["metadata"]["name"]: kubernetes.shape_of(job["spec"]["template"]) for job in jobs}
+    return {
+        job["metadata"]["name"]: kubernetes.shape_of(job["spec"]["template"], limit_ranges)
+        for job in jobs
+    }
 
 
-def shape_of(run: Run) -> Shape:
+def shape_of(run: Run, limit_ranges: Iterable[Object] = ()) -> Shape:
     """The same of a pool, which has one Job."""
-    (shape,) = shapes_of(run).values()
+    (shape,) = shapes_of(run, limit_ranges).values()
     return shape

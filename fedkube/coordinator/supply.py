@@ -30,11 +30,15 @@ class Taking:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All of it at one moment. ``nodes``: as they would be without pods."""
+    """All of it at one moment. ``nodes``: as they would be without pods.
+
+    ``quotas``, ``limits``: the ResourceQuotas and LimitRanges of each namespace.
+    """
 
     nodes: Sequence[Node]
     pods: Sequence[Taking]
     quotas: Mapping[str, Sequence[Object]]
+    limits: Mapping[str, Sequence[Object]]
 
     def without(self, runs: Collection[Key]) -> list[Node]:
         """The nodes with what all pods leave but the workers of these runs."""
@@ -67,14 +71,15 @@ class Supply:
         self._nodes = Mirror(cluster, "Node", "", kubernetes.node_of)
         self._pods = Mirror(cluster, "Pod", "", taking)
         self._quotas = {
-            space: Mirror(cluster, "ResourceQuota", space, _quota) for space in namespaces
+            space: Mirror(cluster, "ResourceQuota", space, _said) for space in namespaces
         }
+        self._limits = {space: Mirror(cluster, "LimitRange", space, _said) for space in namespaces}
 
     def start(self, changed: Callable[[], object]) -> None:
         """Begin to follow. ``changed``: called, on other threads, when something is another."""
         self._nodes.start(changed)
         self._pods.start(changed)
-        for mirror in self._quotas.values():
+        for mirror in (*self._quotas.values(), *self._limits.values()):
             mirror.start(changed)
 
     @property
@@ -87,8 +92,11 @@ class Supply:
         nodes, pods = self._nodes.now(), self._pods.now()
         if nodes is None or pods is None:
             return None
-        quotas = {space: mirror.now() or () for space, mirror in self._quotas.items()}
-        return View(nodes, pods, quotas)
+        quotas, limits = (
+            {space: mirror.now() or () for space, mirror in each.items()}
+            for each in (self._quotas, self._limits)
+        )
+        return View(nodes, pods, quotas, limits)
 
 
 def taking(pod: Object) -> Taking | None:
@@ -109,5 +117,5 @@ def taking(pod: Object) -> Taking | None:
     return Taking(pod["spec"].get("nodeName", ""), kubernetes.pod_requests(pod), run)
 
 
-def _quota(body: Object) -> Object:
+def _said(body: Object) -> Object:
     return {name: body.get(name, {}) for name in ("spec", "status")}

@@ -64,34 +64,47 @@ def is_over(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
-def pod_requests(pod: Object) -> Amounts:
+def pod_requests(pod: Object, defaults: Mapping[str, Any] | None = None) -> Amounts:
     """What the scheduler counts for a pod (or a pod template), itself included as one of "pods".
 
     Its containers together, or its greatest init container where that is more; those that go on
-    beside the others (``restartPolicy: Always``) count with them.
+    beside the others (``restartPolicy: Always``) count with them. ``defaults``: of a container that
+    says nothing.
     """
     spec = pod["spec"]
     beside = Counter[str]()
     begin = Counter[str]()
     for container in spec.get("initContainers") or []:
-        asked = _asked(container)
+        asked = _asked(container, defaults)
         if container.get("restartPolicy") == "Always":
             beside.update(asked)
             begin |= beside
         else:
             begin |= asked + beside
     for container in spec.get("containers") or []:
-        beside.update(_asked(container))
+        beside.update(_asked(container, defaults))
     total = beside | begin
     total.update(amounts(spec.get("overhead")))
     total[PODS] = 1
     return dict(total)
 
 
-def _asked(container: Object) -> Counter[str]:
+def _asked(container: Object, defaults: Mapping[str, Any] | None) -> Counter[str]:
     resources = container.get("resources") or {}
     # Where only a limit is given, as for GPUs, it is the request as well.
-    return amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    return amounts({**(defaults or {}), **limits, **requests})
+
+
+def default_requests(limit_ranges: Iterable[Object]) -> dict[str, Any]:
+    """What a namespace's LimitRanges have containers ask for that do not say it themselves."""
+    return {
+        name: words
+        for limits in limit_ranges
+        for item in (limits.get("spec") or {}).get("limits") or []
+        if item.get("type") == "Container"
+        for name, words in (item.get("defaultRequest") or item.get("default") or {}).items()
+    }
 
 
 def without_pods(nodes: Iterable[Node], pods: Iterable[Object]) -> list[Node]:
@@ -104,12 +117,13 @@ def without_pods(nodes: Iterable[Node], pods: Iterable[Object]) -> list[Node]:
     return [node.less(taken.get(node.name, {})) for node in nodes]
 
 
-def shape_of(template: Object) -> Shape:
-    """What a pod of the template asks of a node."""
+def shape_of(template: Object, limit_ranges: Iterable[Object] = ()) -> Shape:
+    """What a pod of the template asks of a node, with its namespace's LimitRanges."""
     spec = template["spec"]
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    requests = {name: each for name, each in pod_requests(template).items() if name != PODS}
+    asked = pod_requests(template, default_requests(limit_ranges))
+    requests = {name: each for name, each in asked.items() if name != PODS}
     return Shape(
         requests=requests,
         node_selector=spec.get("nodeSelector") or {},

@@ -45,7 +45,7 @@ def a_worker(run: str, node: str, number: int, gpus: int = 1, **metadata: Any) -
 
 def a_view(nodes: list[Object], pods: list[Object] = [], quotas: list[Object] = []) -> View:  # noqa: B006
     kept = [each for pod in pods if (each := taking(pod)) is not None]
-    return View([kubernetes.node_of(node) for node in nodes], kept, {"ml": quotas})
+    return View([kubernetes.node_of(node) for node in nodes], kept, {"ml": quotas}, {})
 
 
 def gpu_run(name: str = "r", clients: int = 64, **more: Any) -> Object:

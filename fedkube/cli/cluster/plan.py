@@ -122,14 +122,15 @@ def plan(
         model_bytes=known_bytes if model_bytes is None else model_bytes,
     )
     if nodes:
-        there, limit = _supply(manifests.documents(nodes), nodes, namespace)
+        there, limit, ranges = _supply(manifests.documents(nodes), nodes, namespace)
     else:
         with connect(namespace, context) as (cluster, space):
             pods = cluster.everywhere("Pod")
             found = [kubernetes.node_of(each) for each in cluster.everywhere("Node")]
             there = kubernetes.without_pods(found, pods)
             limit = kubernetes.quota_left(cluster.list("ResourceQuota", space))
-    made = rounds.plan(work, _place(name, spec, there, limit))
+            ranges = cluster.list("LimitRange", space)
+    made = rounds.plan(work, _place(name, spec, there, limit, ranges))
     if form is Format.JSON:
         print_json(_document(made))
     else:
@@ -213,8 +214,8 @@ def _history(name: str) -> tuple[float | None, int | None]:
 
 def _supply(
     bodies: list[Any], where: str, namespace: str | None
-) -> tuple[list[Node], Amounts | None]:
-    """The nodes of a file, with what is free, and what quotas of the namespace leave."""
+) -> tuple[list[Node], Amounts | None, list[Object]]:
+    """The nodes of a file, with what is free; what the namespace's quotas leave; its limits."""
     by_kind: dict[str, list[Object]] = {}
     for body in bodies:
         if not isinstance(body, dict) or "kind" not in body:
@@ -228,22 +229,31 @@ def _supply(
         there = kubernetes.without_pods(
             [kubernetes.node_of(each) for each in by_kind["Node"]], by_kind.get("Pod", [])
         )
-        quotas = [
-            each
-            for each in by_kind.get("ResourceQuota", [])
-            if namespace is not None and each["metadata"].get("namespace") == namespace
-        ]
-        return there, kubernetes.quota_left(quotas)
+        quotas, ranges = (
+            [
+                each
+                for each in by_kind.get(kind, [])
+                if namespace is not None and each["metadata"].get("namespace") == namespace
+            ]
+            for kind in ("ResourceQuota", "LimitRange")
+        )
+        return there, kubernetes.quota_left(quotas), ranges
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Usage(f"{where} has an object that no cluster has written: {error}") from None
 
 
-def _place(name: str, spec: FederatedRunSpec, there: list[Node], limit: Amounts | None) -> Place:
+def _place(
+    name: str,
+    spec: FederatedRunSpec,
+    there: list[Node],
+    limit: Amounts | None,
+    ranges: list[Object],
+) -> Place:
     from fedkube.coordinator.elastic import shapes_of
     from fedkube.coordinator.objects import Run
 
     run = Run(name, "default", "0" * 8, 1, spec)
-    shapes = shapes_of(run)
+    shapes = shapes_of(run, ranges)
     demands = [
         Demand(job, shape, run.parallelism[job], limit=limit, group="")
         for job, shape in shapes.items()

@@ -104,6 +104,25 @@ def test_from_the_cluster_with_its_quotas(fedkube: Commands, kubernetes: FakeKub
     assert done.json["why"].startswith(f"the namespace's quota leaves no more {GPU}; ")
 
 
+def test_what_the_namespaces_limits_have_workers_ask_for(
+    fedkube: Commands, kubernetes: FakeKubernetes, tmp_path: Path
+) -> None:
+    limits = {"limits": [{"type": "Container", "defaultRequest": {"cpu": "3"}}]}
+    body = {
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l", "namespace": "ml"},
+        "spec": limits,
+    }  # fmt: skip
+    for each in NODES:
+        kubernetes.put("nodes", each)
+    kubernetes.put("limitranges", body)
+    words = ("plan", DIGITS, "--gpus", "1", "--clients", "64", "--format", "json")
+    assert fedkube(*words).json["workers"] == 1 + 2 + 2, "eight cores are two such workers"
+    file = tmp_path / "nodes.json"
+    file.write_text(json.dumps({"kind": "List", "items": [*NODES, body]}))
+    assert fedkube(*words, "--nodes", str(file), "-n", "ml").json["workers"] == 5
+    assert fedkube(*words, "--nodes", str(file), "-n", "other").json["workers"] == 13
+
+
 def test_who_may_not_see_the_nodes_is_told(fedkube: Commands, kubernetes: FakeKubernetes) -> None:
     words = 'nodes is forbidden: User "eve" cannot list resource "nodes" in API group ""'
     kubernetes.refusals.append(

@@ -135,3 +135,21 @@ def test_what_quotas_leave() -> None:
     assert quota_left([first, second, scoped]) == {GPU: 3, "pods": 5, "cpu": 2000}
     new = {"spec": {"hard": {"pods": "2"}}}
     assert quota_left([new]) == {"pods": 2}, "its controller has not seen it yet"
+
+
+def test_what_a_limit_range_has_containers_ask_for_that_say_nothing() -> None:
+    limits = [
+        {"type": "Pod", "max": {"cpu": "9"}},
+        {
+            "type": "Container",
+            "default": {"cpu": "2"},
+            "defaultRequest": {"cpu": "1", "memory": "1Gi"},
+        },
+    ]
+    ranges = [{"spec": {"limits": limits}}, {"spec": {"limits": None}}, {}]
+    spec = {"containers": [container(limits={GPU: 1}), container(cpu="3")]}
+    found = shape_of({"spec": spec}, ranges)
+    assert found.requests == {GPU: 1, "cpu": 4000, "memory": 2 * 2**30}
+    assert shape_of({"spec": spec}).requests == {GPU: 1, "cpu": 3000}
+    only = [{"spec": {"limits": [{"type": "Container", "default": {"cpu": "2"}}]}}]
+    assert shape_of({"spec": {"containers": [{}]}}, only).requests == {"cpu": 2000}
