@@ -32,6 +32,7 @@ _OPTIONS = {
     "spec.pool.clients": "--clients",
     "spec.pool.workers": "--workers",
     "spec.seed": "--seed",
+    "spec.server.journal": "--journal",
     "spec.server.storage.className": "--storage-class",
     "spec.server.storage.size": "--storage",
     "spec.ttlSecondsAfterFinished": "--ttl",
@@ -57,6 +58,8 @@ class Wishes:
     server_memory: str = ""
     storage: str = ""
     storage_class: str | None = None
+    journal: str = ""
+    keep_journal: bool = False
     keep: bool = False
     ttl: str = ""
     deadline: str = ""
@@ -91,7 +94,14 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
         ),
         "cohort": wishes.cohort.model_dump(by_alias=True, exclude_defaults=True),
         "compression": wishes.compression,
-        "server": _given({"storage": _given(storage), "pod": _server_pod(wishes)}),
+        "server": _given(
+            {
+                "storage": _given(storage),
+                "journal": wishes.journal,
+                "keepJournal": wishes.keep_journal or None,
+                "pod": _server_pod(wishes),
+            }
+        ),
         "activeDeadlineSeconds": _duration("--deadline", wishes.deadline),
         "ttlSecondsAfterFinished": _duration("--ttl", wishes.ttl),
     }

@@ -159,6 +159,19 @@ def submit(
             rich_help_panel=_RESOURCES,
         ),
     ] = None,
+    journal: Annotated[
+        str,
+        typer.Option(
+            "--journal",
+            help="As `fedkube run` takes it.",
+            show_default=False,
+            rich_help_panel=_LIFE,
+        ),
+    ] = "",
+    keep_journal: Annotated[
+        bool,
+        typer.Option("--keep-journal", help="As `fedkube run` takes it.", rich_help_panel=_LIFE),
+    ] = False,
     keep: Annotated[
         bool,
         typer.Option(
@@ -224,6 +237,8 @@ def submit(
             server_memory=server_memory,
             storage=storage,
             storage_class=storage_class,
+            journal=journal,
+            keep_journal=keep_journal,
             keep=keep,
             ttl=ttl,
             deadline=deadline,

@@ -104,7 +104,7 @@ def test_what_pods_get(fedkube, app):
     spec = spec_of(
         fedkube, app, "--gpus", "2", "--cpu", "500m", "--memory", "4Gi", "--server-memory", "2Gi",
         "--priority-class", "low", "--storage", "5Gi", "--storage-class", "fast", "--keep",
-        "--ttl", "7d", "--deadline", "90m",
+        "--ttl", "7d", "--deadline", "90m", "--journal", "s3://bucket/journals", "--keep-journal",
     )  # fmt: skip
     assert spec["pool"]["pod"] == {
         "resources": {
@@ -116,6 +116,8 @@ def test_what_pods_get(fedkube, app):
     assert spec["server"]["pod"]["resources"]["limits"] == {"memory": "2Gi"}
     assert spec["server"]["pod"]["priorityClassName"] == "low"
     assert spec["server"]["storage"] == {"size": "5Gi", "className": "fast", "keep": True}
+    assert spec["server"]["journal"] == "s3://bucket/journals"
+    assert spec["server"]["keepJournal"] is True
     assert spec["ttlSecondsAfterFinished"] == 7 * 86400
     assert spec["activeDeadlineSeconds"] == 5400
 
@@ -151,6 +153,7 @@ def test_what_was_not_asked_for_is_left_to_the_cluster(fedkube, app):
         (("--memory", "4GiB"), "--memory is '4GiB'"),
         (("--server-memory", "x"), "--server-memory is 'x'"),
         (("--storage", "big"), "--storage: "),
+        (("--journal", "here"), "--journal: "),
         (("--ttl", "soon"), "--ttl is 'soon'"),
         (("--deadline", "0"), "--deadline: must be greater than or equal to 1, and is 0"),
         (("--path", "/app"), "give --image too"),
