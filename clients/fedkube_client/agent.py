@@ -91,6 +91,7 @@ class Agent:
         self._start = start
         self._shares = shares
         self._gives_way = False
+        self._in_vain: Callable[[], object] | None = None
         self._incarnation = uuid.uuid4().hex
         self._began = time.time()
         self._executor: Executor | None = None
@@ -154,6 +155,8 @@ class Agent:
     def cut(self) -> None:
         """Frames can wait: the next Hello makes up for those that are not sent."""
         self._stream = self._uploads.stream = None
+        if self._in_vain is not None:
+            self._in_vain()
 
     def _hang_up(self) -> None:
         """Serving has ended by an error: so does the agent."""
@@ -334,14 +337,15 @@ class Agent:
             if self._gives_way:
                 await self._leave()
 
-    def retreat(self) -> bool:
+    def retreat(self, in_vain: Callable[[], object]) -> bool:
         """Leave as soon as the clients that are being served are; False if nobody waits for them.
 
-        ``run`` raises GaveWay then.
+        ``run`` raises GaveWay then. ``in_vain``: called when nobody waits any more.
         """
         if self._stream is None or self._serving is None:
             return False
         self._gives_way = True
+        self._in_vain = in_vain
         if self._work is None:
             self._tasks.put_nowait(None)
         return True

@@ -96,7 +96,7 @@ async def _serve(agent: Agent, give_up_s: float, leave_s: float) -> None:
     asked = asyncio.Event()
 
     def end() -> None:
-        if asked.is_set() or not leave_s or not agent.retreat():
+        if asked.is_set() or not leave_s or not agent.retreat(work.cancel):
             work.cancel()
         else:
             loop.call_later(leave_s, work.cancel)
@@ -105,8 +105,8 @@ async def _serve(agent: Agent, give_up_s: float, leave_s: float) -> None:
     loop.add_signal_handler(signal.SIGTERM, end)
     try:
         await work
-    except (asyncio.CancelledError, GaveWay):
-        if not asked.is_set():
+    except (asyncio.CancelledError, GaveWay) as error:
+        if isinstance(error, GaveWay) and not asked.is_set():
             raise
         # Only a goodbye from the server is a good end; whoever started us may start us again.
         sys.exit(128 + signal.SIGTERM)

@@ -131,6 +131,20 @@ def test_who_may_go_on_for_a_while_goes_when_that_is_over_or_at_a_second_signal(
         asyncio.run(scenario(run))
 
 
+def test_who_may_go_on_for_a_while_goes_when_nobody_waits_any_more(tmp_path):
+    async def scenario(run):
+        server, port = await run.server()
+        worker = run.worker(f"127.0.0.1:{port}", leave_s=60)
+        await worker.says("begins")
+        worker.signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        server.kill()
+        assert await worker.ends(8) == 128 + signal.SIGTERM
+
+    with Processes(tmp_path, 2, sleep=30.0, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))
+
+
 @pytest.mark.parametrize("leave_s", [0, 20])
 def test_a_worker_without_work_goes_at_once(tmp_path, leave_s):
     async def scenario(run):
