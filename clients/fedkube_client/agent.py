@@ -91,6 +91,7 @@ class Agent:
         self._start = start
         self._shares = shares
         self._gives_way = False
+        self._abandons = False
         self._in_vain: Callable[[], object] | None = None
         self._incarnation = uuid.uuid4().hex
         self._began = time.time()
@@ -350,6 +351,11 @@ class Agent:
             self._tasks.put_nowait(None)
         return True
 
+    def abandon(self) -> None:
+        """Give back what is being served: the time to leave is over."""
+        self._abandons = True
+        self.interrupt("its worker had to go")
+
     async def _leave(self) -> NoReturn:
         """Go, when the server has all that this worker has to give."""
         while list(self._uploads):
@@ -370,6 +376,9 @@ class Agent:
         except Ended as ended:
             self._discard_executor()
             outcomes, views = _unserved(work.task, ended), []
+            if self._abandons:
+                for outcome in outcomes:
+                    outcome.failure.code = pb.Failure.NOT_SERVED
         if self._shares and taken_back(outcomes):
             self._gives_way = True
             self._discard_executor()  # what it has is free before another worker tries

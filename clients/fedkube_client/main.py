@@ -20,6 +20,9 @@ from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_client.memory import GaveWay
 
+# A worker whose time is up has so long to tell the server.
+_LAST_WORDS_S = 3.0
+
 
 def main() -> None:
     """Parse the command line and serve clients."""
@@ -99,7 +102,9 @@ async def _serve(agent: Agent, give_up_s: float, leave_s: float) -> None:
         if asked.is_set() or not leave_s or not agent.retreat(work.cancel):
             work.cancel()
         else:
-            loop.call_later(leave_s, work.cancel)
+            # What it still is at then is given back, which is no attempt of the client's.
+            loop.call_later(leave_s, agent.abandon)
+            loop.call_later(leave_s + _LAST_WORDS_S, work.cancel)
         asked.set()
 
     loop.add_signal_handler(signal.SIGTERM, end)

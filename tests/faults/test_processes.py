@@ -131,6 +131,24 @@ def test_who_may_go_on_for_a_while_goes_when_that_is_over_or_at_a_second_signal(
         asyncio.run(scenario(run))
 
 
+def test_a_client_whose_worker_had_to_go_is_charged_no_attempt(tmp_path):
+    """Shares and nodes come and go; a client that takes long must not fail of it."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        first = run.worker(f"127.0.0.1:{port}", "worker-0", leave_s=1)
+        await first.says("begins")
+        first.signal(signal.SIGTERM)
+        assert await first.ends(8) == 128 + signal.SIGTERM
+        run.worker(f"127.0.0.1:{port}", "worker-1")
+        assert await server.ends(40) == 0, server.printed
+        assert served(run) == [[0]]
+        assert run.folder.read_history()[-1].phases["train"].failures == []
+
+    with Processes(tmp_path, 1, sleep=5.0, max_attempts=1, **{"num-server-rounds": 1}) as run:
+        asyncio.run(scenario(run))
+
+
 def test_who_may_go_on_for_a_while_goes_when_nobody_waits_any_more(tmp_path):
     async def scenario(run):
         server, port = await run.server()
