@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from fedkube_server.flower.rules import admit_anything
+from fedkube_server.flower import tracking
+from fedkube_server.flower.rules import admit_anything, fold_for
 from fedkube_server.flower.tracking import (
     Tracker,
     category,
@@ -161,6 +164,24 @@ def test_what_was_not_checked_as_it_came_is_checked_before_it_is_averaged(tracke
     replies = list(zip((11, 12), contents, strict=True))
     reasons = tracker.unfit(FedAvg(), FedAvg.aggregate_train, replies)
     assert reasons == ["its metrics lack 'num-examples', the weight of the average", None]
+
+
+def test_messages_that_are_sent_from_several_threads_have_one_sum(tracker, monkeypatch):
+    """As Flower's older API sends them; the pause is where threads took turns."""
+
+    def slowly(*words):
+        time.sleep(0.05)
+        return fold_for(*words)
+
+    monkeypatch.setattr(tracking, "fold_for", slowly)
+    content = RecordDict({"arrays": ArrayRecord({"w": Array(np.zeros(3, np.float32))})})
+    sent = [message(content=content) for _ in range(4)]
+    tracker.configured("train", 1, FedAvg(), "aggregate_train", sent)
+    with ThreadPoolExecutor(4) as threads:
+        handlings = list(threads.map(lambda each: tracker.sending([each]), sent))
+    folds = {id(each.fold) for each in handlings}
+    assert None not in [each.fold for each in handlings]
+    assert len(folds) == 1
 
 
 def test_a_strategy_that_asks_nobody_declares_nothing(tracker):

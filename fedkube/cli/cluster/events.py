@@ -112,7 +112,14 @@ def _follow(cluster: Api, space: str, run: str) -> None:
 
     shown: set[tuple[str, object]] = set()
     away = False
-    for seen in happenings(cluster, "Event", space, lambda: of(cluster, space, run)):
+
+    def look() -> tuple[list[Object], str]:
+        return of(cluster, space, run)
+
+    def news(event: Object) -> bool:
+        return _key(event) not in shown and _is_of(cluster, space, event, run)
+
+    for seen in happenings(cluster, "Event", space, look, wanted=news):
         if isinstance(seen, Away):
             if not away:
                 note(f"the cluster does not answer ({seen.why}); trying again")
@@ -124,9 +131,8 @@ def _follow(cluster: Api, space: str, run: str) -> None:
         happened, event = seen
         if happened == "DELETED" or _key(event) in shown:
             continue
-        if happened == "SEEN" or _is_of(cluster, space, event, run):
-            shown.add(_key(event))
-            typer.echo(line(event))
+        shown.add(_key(event))
+        typer.echo(line(event))
 
 
 def _is_of(cluster: Api, space: str, event: Object, run: str) -> bool:

@@ -49,12 +49,17 @@ def changes(cluster: Api, kind: str, space: str, name: str) -> Iterator[Object |
 
 
 def happenings(
-    cluster: Api, kind: str, space: str, look: Look, fields: str = ""
+    cluster: Api,
+    kind: str,
+    space: str,
+    look: Look,
+    fields: str = "",
+    wanted: Callable[[Object], bool] = lambda body: True,
 ) -> Iterator[tuple[str, Object] | Away]:
     """What there is, as SEEN, then what happens to it (ADDED, MODIFIED, DELETED), for ever.
 
     After a break all is SEEN anew. What goes wrong at the first request is raised; later on only
-    what will not pass is.
+    what will not pass is. ``wanted``: of what happens; it may ask the API server as well.
     """
     version = ""
     patience = Patience()
@@ -75,7 +80,7 @@ def happenings(
                     version = ""
                     break
                 version = body["metadata"]["resourceVersion"]
-                if event != "BOOKMARK":
+                if event != "BOOKMARK" and wanted(body):
                     yield event, body
             # Something on the way that ends each watch at once must not make this a hot loop.
             if time.monotonic() - began < 1:

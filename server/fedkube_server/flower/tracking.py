@@ -10,7 +10,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,9 @@ class _Declared:
     admit_folded: Admission = admit_anything
     quorum: Quorum | None = None
     used: bool = False  # whether its messages went over our grid at all
+    # Held while the first message decides how replies are taken: Flower's older API sends each
+    # client's from a thread of its own.
+    deciding: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +300,8 @@ class Tracker:
             if not are_the_strategys(messages, declared.messages):
                 # A workflow of its own, such as secure aggregation, that only asked whom to ask.
                 return Handling(admit_anything, declared.phase, True)
-            return self._declared_handling(declared, messages[0].content)
+            with declared.deciding:
+                return self._declared_handling(declared, messages[0].content)
         kind = messages[0].metadata.message_type if messages else name
         quorum = self._quorum(name, messages)
         with self._writing():

@@ -255,3 +255,26 @@ def test_events_as_they_come_across_an_outage(kubernetes, fedkube, told):
     assert process.returncode == 0, err
     assert out == "", "nothing comes twice"
     assert "the cluster does not answer" in err
+
+
+def test_an_outage_while_it_is_looked_whose_an_event_is(kubernetes, fedkube, told):
+    process = fedkube.begin("events", "digits", "--stream")
+    for _ in range(3):
+        process.stdout.readline()
+    while not kubernetes.asked("GET", "watch=true"):
+        time.sleep(0.02)
+    refused = []
+
+    def refuse(method, path):
+        if "/federatedruns" in path and not refused:
+            refused.append(path)
+            return 503, status(503, "not now")
+        return None
+
+    kubernetes.refusals.append(refuse)
+    kubernetes.put("events", an_event("h", "digits-workers-1", "2026-01-01T10:01:00Z"))
+    assert "digits-workers-1" in process.stdout.readline()
+    process.send_signal(2)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, len(refused)) == (0, "", 1), err
+    assert "503: not now" in err
