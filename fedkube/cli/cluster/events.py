@@ -116,8 +116,9 @@ def _follow(cluster: Api, space: str, run: str) -> None:
     def look() -> tuple[list[Object], str]:
         return of(cluster, space, run)
 
-    def news(event: Object) -> bool:
-        return _key(event) not in shown and _is_of(cluster, space, event, run)
+    def news(happened: str, event: Object) -> bool:
+        known = happened == "DELETED" or _key(event) in shown
+        return not known and _is_of(cluster, space, event, run)
 
     for seen in happenings(cluster, "Event", space, look, wanted=news):
         if isinstance(seen, Away):
@@ -128,11 +129,10 @@ def _follow(cluster: Api, space: str, run: str) -> None:
         if away:
             note("the cluster answers again")
             away = False
-        happened, event = seen
-        if happened == "DELETED" or _key(event) in shown:
-            continue
-        shown.add(_key(event))
-        typer.echo(line(event))
+        event = seen[1]
+        if _key(event) not in shown:
+            shown.add(_key(event))
+            typer.echo(line(event))
 
 
 def _is_of(cluster: Api, space: str, event: Object, run: str) -> bool:

@@ -54,7 +54,7 @@ def happenings(
     space: str,
     look: Look,
     fields: str = "",
-    wanted: Callable[[Object], bool] = lambda body: True,
+    wanted: Callable[[str, Object], bool] = lambda happened, body: True,
 ) -> Iterator[tuple[str, Object] | Away]:
     """What there is, as SEEN, then what happens to it (ADDED, MODIFIED, DELETED), for ever.
 
@@ -80,7 +80,7 @@ def happenings(
                     version = ""
                     break
                 version = body["metadata"]["resourceVersion"]
-                if event != "BOOKMARK" and wanted(body):
+                if event != "BOOKMARK" and wanted(event, body):
                     yield event, body
             # Something on the way that ends each watch at once must not make this a hot loop.
             if time.monotonic() - began < 1:
