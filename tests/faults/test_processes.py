@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from faulty_link import Link
@@ -217,3 +221,25 @@ def test_a_worker_of_another_release_is_sent_away_with_the_reason(tmp_path, ahea
 
     with Processes(tmp_path, 2, sleep=0.01, **{"num-server-rounds": 1}) as run:
         asyncio.run(scenario(run))
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="Linux alone has namespaces")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces")
+def test_a_worker_that_still_starts_goes_as_the_first_process_of_its_container_too(tmp_path):
+    """The kernel ignores for such a process whatever signal it does not handle."""
+    (tmp_path / "grpc.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)\n")
+    contained = ["unshare", "--pid", "--fork", "--kill-child", sys.executable]
+    with subprocess.Popen(
+        [*contained, "-m", "fedkube_client", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as outer:
+        assert outer.stdout
+        assert outer.stdout.readline() == "imports\n"
+        (first,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        try:
+            assert outer.wait(10) == 128 + signal.SIGTERM
+        finally:
+            outer.kill()

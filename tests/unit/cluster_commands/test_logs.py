@@ -19,6 +19,12 @@ def old(pod, when="2026-01-01T09:00:00Z"):
     return pod
 
 
+def until_asked(kubernetes, part):
+    """Wait until a command has asked for it, however long that takes to start."""
+    while not kubernetes.asked("GET", part):
+        time.sleep(0.01)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(logs, "_PAUSE_S", 0.03)
@@ -111,6 +117,7 @@ def test_a_pod_that_could_not_be_prepared_has_the_words_of_that(kubernetes, fedk
 
 def test_a_stream_follows_the_pod_that_takes_over(kubernetes, fedkube, run):
     def life():
+        until_asked(kubernetes, "/log?")
         time.sleep(0.3)
         kubernetes.logs["digits-server-a"].append(line(4, "four"))
         kubernetes.change("pods", "digits-server-a", status={"phase": "Failed"})
@@ -134,6 +141,7 @@ def test_a_stream_follows_the_pod_that_takes_over(kubernetes, fedkube, run):
 
 def test_a_stream_that_breaks_goes_on_without_losing_or_repeating(kubernetes, fedkube, run):
     def life():
+        until_asked(kubernetes, "/log?")
         time.sleep(0.4)
         kubernetes.stop()
         # Of the second of the last line, one more: it is not the same line.
@@ -157,6 +165,7 @@ def test_a_stream_waits_for_the_first_pod(kubernetes, fedkube):
     kubernetes.put("federatedruns", a_run(state="Queued"))
 
     def life():
+        until_asked(kubernetes, "/pods")
         time.sleep(0.2)
         kubernetes.logs["digits-server-a"] = [line(1, "one")]
         kubernetes.put("pods", a_pod("digits-server-a"))
