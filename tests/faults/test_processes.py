@@ -86,13 +86,13 @@ def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_p
         assert served(run) == [[1, 2], [0, 1, 2]]
         first, second = (each.phases["train"] for each in run.folder.read_history())
         assert [each.client for each in first.failures] == [0]
-        assert "no reply within the round's deadline of 6 s" in first.failures[0].reason
-        assert first.seconds < 8
+        assert "no reply within the round's deadline of 12 s" in first.failures[0].reason
+        assert first.seconds < 14
         assert second.failures == []
         for each in (cut_off, other):
             await each.close()
 
-    cohort = Cohort(deadline_seconds=6, minimum=2)
+    cohort = Cohort(deadline_seconds=12, minimum=2)
     with Processes(tmp_path, 3, cohort, sleep=0.5, **{"num-server-rounds": 2}) as run:
         asyncio.run(scenario(run))
 
