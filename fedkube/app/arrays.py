@@ -170,6 +170,37 @@ def _file(elements: npt.NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
+# ----------------------------------------------------------------- arrays as what they consist of
+
+
+def fields_of(array: Array) -> tuple[Any, str, tuple[int, ...], str, bool]:
+    """What ``from_fields`` makes the same array of; TypeError of one that stands for another."""
+    if isinstance(array, FoldedArray):
+        raise TypeError("an array that was summed")
+    received = isinstance(array, WireArray)
+    elements = array.elements if isinstance(array, WireArray) else _kept(array)
+    content = array.data if elements is None else elements
+    return content, array.dtype, array.shape, array.stype, received
+
+
+def from_fields(
+    content: npt.NDArray[np.generic] | bytes,
+    dtype: str,
+    shape: tuple[int, ...],
+    stype: str,
+    received: bool,
+) -> Array:
+    """An array of its elements, which are taken over, or of the bytes of its file."""
+    if isinstance(content, bytes):
+        return Array(dtype, shape, stype, content)
+    if received:
+        return WireArray(content, stype=stype, declared_dtype=dtype, declared_shape=shape)
+    array = Array.__new__(Array)
+    array.__dict__["_elements"] = content
+    array.dtype, array.shape, array.stype = dtype, shape, stype
+    return array
+
+
 # ----------------------------------------------------------------- arrays that are in a sum
 
 

@@ -102,8 +102,10 @@ def _past(source: RunFolder, record: RunRecord, number: int) -> list[Stored]:
         )
     # Of the last, something may be missing still.
     whole = last if record.state is RunState.SUCCEEDED else last - 1
-    if not 1 <= number <= whole:
-        there = f"rounds 1 to {whole}" if whole else "no round"
+    least = forks.least_round(held)
+    whole = max(whole, least if least > 1 else 0)
+    if not least <= number <= whole:
+        there = f"rounds {least} to {whole}" if whole else "no round"
         raise Usage(f"--round is {number}, and the run in {source.path} has {there} whole")
     return forks.first_rounds(held, number)
 

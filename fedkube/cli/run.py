@@ -17,7 +17,13 @@ from typing import Annotated
 import typer
 
 from fedkube import __version__
-from fedkube.api.v1alpha1 import JOURNAL_PATTERN, Checkpoints, Pool, RunSpec, Server
+from fedkube.api.v1alpha1 import (
+    JOURNAL_PATTERN,
+    Checkpoints,
+    Pool,
+    RunSpec,
+    Server,
+)
 from fedkube.app import project
 from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for
@@ -136,6 +142,16 @@ def run(
             show_default=False,
         ),
     ] = "",
+    journal_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--journal-bytes",
+            help="Condense the journal beyond so many bytes: what the strategy is after the rounds "
+            "so far takes the place of their replies. Default: a quarter of the space that is "
+            "free; in an object store, never.",
+            show_default=False,
+        ),
+    ] = None,
     keep_journal: Annotated[
         bool,
         typer.Option(
@@ -170,6 +186,9 @@ def run(
         server=Server(
             listen=f"127.0.0.1:{_in_range('--port', port, 0, 65535)}",
             journal=_place(journal),
+            journal_bytes=None
+            if journal_bytes is None
+            else _in_range("--journal-bytes", journal_bytes, 1),
             keep_journal=keep_journal,
         ),
         checkpoints=Checkpoints(

@@ -15,14 +15,21 @@ def holding(stored: Iterable[Stored]) -> list[Stored]:
         match each.entry.WhichOneof("kind"):
             case "turned":
                 found = _after(each.entry.turned, found)
-            case "committed" | "present":
+            case "committed" | "present" | "condensed":
                 found.append(each)
     return found
 
 
+def least_round(held: Iterable[Stored]) -> int:
+    """The first round that the run can be forked after: those before it were condensed."""
+    return max((each.entry.condensed.round for each in held), default=0) or 1
+
+
 def last_round(held: Iterable[Stored]) -> int:
     """The newest round that anything was committed in; 0 where it was not noted."""
-    return max((each.entry.committed.round for each in held), default=0)
+    return max(
+        (max(each.entry.committed.round, each.entry.condensed.round) for each in held), default=0
+    )
 
 
 def first_rounds(held: Iterable[Stored], last: int) -> list[Stored]:
@@ -32,7 +39,7 @@ def first_rounds(held: Iterable[Stored], last: int) -> list[Stored]:
     for each in held:
         if each.entry.HasField("present"):
             told.append(each)
-        elif each.entry.committed.round > last:
+        elif max(each.entry.committed.round, each.entry.condensed.round) > last:
             break
         else:
             found += [*told, each]
@@ -49,12 +56,20 @@ def begin(journal: Journal, past: Iterable[Stored], run: str, number: int) -> No
 
 def _after(turned: pb.Turned, stored: list[Stored]) -> list[Stored]:
     turns = dict(enumerate(turned.turns))
-    presents = turned.presents
+    told = 0
     found = []
     for each in stored:
         if each.entry.HasField("present"):
-            presents -= 1
-            if presents >= 0:
+            if told < turned.presents:
+                found.append(each)
+            told += 1
+            continue
+        if each.entry.HasField("condensed"):
+            condensed = each.entry.condensed
+            told = condensed.presents
+            if told <= turned.presents and all(
+                over <= turns.get(client, 0) for client, over in enumerate(condensed.turns)
+            ):
                 found.append(each)
             continue
         entry = pb.JournalEntry()

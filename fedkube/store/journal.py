@@ -14,6 +14,9 @@ arrays                  one after the other, each followed by zeros up to a mult
 
 A crash can cut the last entry short; what does not fit its digest is cut off when the journal is
 opened again, and so is all that follows it.
+
+Journals that grow large are condensed: the entries of rounds that have ended give way to one that
+says what they have come to. Version 1 has no such entry, and is otherwise the same.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from fedkube.core.errors import Environment, FedKubeError, Usage
 from fedkube.proto.v1 import journal_pb2 as pb
 from fedkube.store.logs import Log, NotNow
 
-MAGIC = b"FedKube journal 1\n".ljust(64, b"\0")
+MAGIC = b"FedKube journal 2\n".ljust(64, b"\0")
+_MAGIC_1 = b"FedKube journal 1\n".ljust(64, b"\0")
 
 _LENGTHS = struct.Struct("<IQ")
 _DIGEST = 16
@@ -49,18 +53,20 @@ log = logging.getLogger("fedkube.store")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An entry as it was read. ``blobs``: its arrays' bytes, read-only."""
+    """An entry as it was read. ``blobs``: its arrays' bytes, read-only. ``end``: where it ends."""
 
     entry: pb.JournalEntry
     blobs: Sequence[memoryview]
+    end: int = 0
 
 
 class Journal:
     """A run's journal, open for writing: by one process at a time, whatever the host's processes.
 
     ``limit_bytes``: beyond this it is given up, and the run cannot be resumed any more; None: no
-    limit. ``wait``: waits for the event, at most so many seconds, and says whether it is set. Safe
-    to use from several threads.
+    limit. ``large_bytes``: beyond this it should be condensed; by default, half of the limit.
+    ``wait``: waits for the event, at most so many seconds, and says whether it is set. Safe to use
+    from several threads.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Journal:
         log: Log,
         run_id: str,
         limit_bytes: int | None = None,
+        large_bytes: int | None = None,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         """Take over a log, with what is there, or begin it.
@@ -76,17 +83,25 @@ class Journal:
         """
         self._log = log
         self._limit = limit_bytes
+        halves = [] if limit_bytes is None else [limit_bytes // 2]
+        self._large = min([*halves, *([] if large_bytes is None else [large_bytes])], default=None)
         self._wait = wait
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._broken: FedKubeError | None = None
         self._open = True
+        self._condenses = True
+        self.first = 0  # where the entries begin that are the run's own
         self.stored: list[Stored] = []
         try:
             self._end = self._read(run_id)
         except BaseException:
             log.close()
             raise
+        # It is worth condensing again when it is twice as large as that left it.
+        self._least = 2 * max(
+            (each.end for each in self.stored if each.entry.HasField("condensed")), default=0
+        )
 
     def append(self, entry: pb.JournalEntry, blobs: Sequence[memoryview] = ()) -> None:
         """Write an entry; it is durable when this returns.
@@ -117,6 +132,54 @@ class Journal:
     def writes(self) -> bool:
         """Whether it is open: neither closed nor given up."""
         return self._open
+
+    @property
+    def end(self) -> int:
+        """How many bytes it has: where the next entry begins."""
+        return self._end
+
+    @property
+    def large(self) -> bool:
+        """Whether it should be condensed."""
+        return (
+            self._open
+            and self._condenses
+            and self._large is not None
+            and self._end > max(self._large, self._least)
+        )
+
+    def condense(
+        self, keep: int, entries: Sequence[tuple[pb.JournalEntry, Sequence[memoryview]]]
+    ) -> bool:
+        """Have these entries in place of all that is after the first ``keep`` bytes.
+
+        False where there is no room for that now; raises where it could not be done, and for every
+        entry that follows.
+        """
+        parts: list[memoryview] = []
+        for entry, blobs in entries:
+            entry.blobs[:] = [blob.nbytes for blob in blobs]
+            parts += _frame(entry, blobs)
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            if not self._open:
+                return False
+            # Whether it helps or not, it is not tried again after every round.
+            self._least = 2 * self._end
+            if keep + _size(parts) >= self._end:
+                return False
+            try:
+                self._log.replace(keep, parts)
+            except NotNow as trouble:
+                log.warning("the journal is not condensed: %s", trouble)
+                return False
+            except FedKubeError as error:
+                self._broken = error
+                raise
+            self._end = keep + _size(parts)
+            self._least = 2 * self._end
+            return True
 
     def stop(self) -> None:
         """The run is over: an entry that waits for room is not waited for any more."""
@@ -171,16 +234,17 @@ class Journal:
         view = self._log.read()
         if len(view) < len(MAGIC) or (len(view) <= _size(_opening(run_id)) and not _whole(view)):
             return self._begin(run_id)  # a crash has torn its very beginning
-        if view[: len(MAGIC)] != MAGIC:
+        if view[: len(MAGIC)] not in (MAGIC, _MAGIC_1):
             raise Environment(
                 f"{self._log.name} is no journal that this version of FedKube reads",
                 hint="resume the run with the version that began it",
             )
-        end = len(MAGIC)
-        for stored, end in _entries(view):  # noqa: B007 - the last end is used
-            self.stored.append(stored)
+        # Those who wrote version 1 would pass over what they do not know.
+        self._condenses = view[: len(MAGIC)] == MAGIC
+        self.stored += _entries(view)
         if not self.stored:
             return self._begin(run_id)
+        end, self.first = self.stored[-1].end, self.stored[0].end
         owner = self.stored.pop(0).entry.opening.run
         if owner != run_id:
             raise Usage(f"{self._log.name} is the journal of run {owner!r}, not of {run_id!r}")
@@ -191,12 +255,14 @@ class Journal:
 
     def _begin(self, run_id: str) -> int:
         parts = _opening(run_id)
+        self._condenses = True
         self._log.cut(0)
         try:
             self._log.append(parts)
         except NotNow as trouble:
             raise Environment(f"the run cannot begin: {trouble}") from trouble
-        return _size(parts)
+        self.first = _size(parts)
+        return self.first
 
 
 def _opening(run_id: str) -> list[memoryview]:
@@ -210,7 +276,7 @@ def _size(parts: Sequence[memoryview]) -> int:
 
 def _whole(view: memoryview) -> bool:
     """Whether a journal's beginning is as this version, or another, has written it."""
-    if view[: len(MAGIC)] == MAGIC:
+    if view[: len(MAGIC)] in (MAGIC, _MAGIC_1):
         return any(_entries(view))
     return re.match(rb"FedKube journal \d+\n", view) is not None
 
@@ -239,8 +305,8 @@ def _padding(length: int) -> bytes:
     return _ZEROS[: -length % _ALIGN]
 
 
-def _entries(view: memoryview) -> Iterator[tuple[Stored, int]]:
-    """The entries that are whole, and where each ends."""
+def _entries(view: memoryview) -> Iterator[Stored]:
+    """The entries that are whole."""
     start = len(MAGIC)
     while start + _LENGTHS.size + _DIGEST <= len(view):
         lengths = bytes(view[start : start + _LENGTHS.size])
@@ -262,5 +328,5 @@ def _entries(view: memoryview) -> Iterator[tuple[Stored, int]]:
         for nbytes in entry.blobs:
             blobs.append(view[arrays : arrays + nbytes])
             arrays += nbytes + len(_padding(nbytes))
-        yield Stored(entry, blobs), end
+        yield Stored(entry, blobs, end)
         start = end

@@ -7,6 +7,7 @@ kind. Whoever writes a kind has it pass ``tests/unit/test_logs.py``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -16,6 +17,9 @@ from typing import Protocol
 
 from fedkube.core.errors import Usage
 from fedkube.store import atomic, failpoints
+
+# So much is copied at a time.
+_PIECE = 1024**2
 
 
 class NotNow(Exception):
@@ -51,6 +55,12 @@ class Log(Protocol):
     def cut(self, size: int) -> None:
         """Only the first so many bytes hold, durably; what follows goes after them."""
 
+    def replace(self, size: int, parts: Sequence[memoryview]) -> None:
+        """Cut and append in one: durably, or else nothing has changed.
+
+        Raises NotNow where nothing has changed, and the log can go on as it is.
+        """
+
     def close(self) -> None:
         """Another process may open it. Nothing happens if it is closed already."""
 
@@ -72,6 +82,7 @@ class LocalLog:
         self._file = seize(path)
         self._open = True
         try:
+            _successor(path).unlink(missing_ok=True)  # of a life that was killed on the way
             self._size = os.fstat(self._file).st_size
             if not self._size:
                 atomic.sync_folder(path.parent)
@@ -94,9 +105,9 @@ class LocalLog:
         """Put these bytes at the end, on the disk."""
         try:
             self._reach("journal.begun")
-            end = self._write(parts[:2], self._size)
+            end = _write(self._file, parts[:2], self._size)
             self._reach("journal.torn")
-            end = self._write(parts[2:], end)
+            end = _write(self._file, parts[2:], end)
             self._reach("journal.written")
             os.fdatasync(self._file)
         except OSError as error:
@@ -119,6 +130,30 @@ class LocalLog:
             raise atomic.trouble(error, self._path) from error
         self._size = size
 
+    def replace(self, size: int, parts: Sequence[memoryview]) -> None:
+        """Cut and append in one: another file takes this one's place."""
+        path = _successor(self._path)
+        file = seize(path)
+        try:
+            os.ftruncate(file, 0)
+            _copy(self._file, file, size)
+            end = _write(file, parts, size)
+            os.fsync(file)
+            self._reach("journal.condensing")
+            path.rename(self._path)
+        except OSError as error:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            if error.errno in atomic.NO_ROOM:
+                raise NotNow(f"there is no room to condense {self.name}") from error
+            raise atomic.trouble(error, self._path) from error
+        # The new file has been locked since it was made: nobody gets in between.
+        before, self._file, self._size = self._file, file, end
+        fcntl.flock(before, fcntl.LOCK_UN)
+        os.close(before)
+        atomic.sync_folder(self._path.parent)
+        self._reach("journal.condensed")
+
     def close(self) -> None:
         """Another process may open it."""
         if self._open:
@@ -130,14 +165,7 @@ class LocalLog:
     def delete(self) -> None:
         """Nobody will want it again."""
         self._path.unlink(missing_ok=True)
-
-    def _write(self, parts: Sequence[memoryview], offset: int) -> int:
-        """Write the parts one after the other; where the last ends."""
-        for part in parts:
-            while part:
-                count = os.pwrite(self._file, part, offset)
-                part, offset = part[count:], offset + count
-        return offset
+        _successor(self._path).unlink(missing_ok=True)
 
     def _reach(self, place: str) -> None:
         # The log's beginning is no entry: tests count those.
@@ -145,21 +173,55 @@ class LocalLog:
             failpoints.reach(place)
 
 
+def _successor(path: Path) -> Path:
+    """The file that is to take a log's place."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _write(file: int, parts: Sequence[memoryview], offset: int) -> int:
+    """Write the parts one after the other; where the last ends."""
+    for part in parts:
+        while part:
+            count = os.pwrite(file, part, offset)
+            part, offset = part[count:], offset + count
+    return offset
+
+
+def _copy(source: int, into: int, size: int) -> None:
+    """The first so many bytes, into an empty file."""
+    offset = 0
+    while offset < size:
+        piece = os.pread(source, min(_PIECE, size - offset), offset)
+        if not piece:
+            raise OSError(errno.EIO, "the journal is shorter than it was")
+        offset = _write(into, [memoryview(piece)], offset)
+
+
 def seize(path: Path) -> int:
     """Open a file, or make it, and lock it until it is closed.
 
     Raises Usage where another process has it locked, Environment where it cannot be opened.
     """
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise atomic.trouble(error, path) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise Usage(
+                f"another process has {path} open: the run is going on",
+                hint="wait for its end, or end it",
+            ) from None
+        if _is_at(file, path):
+            return file
+        os.close(file)  # another has taken its place since it was opened
+
+
+def _is_at(file: int, path: Path) -> bool:
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise atomic.trouble(error, path) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise Usage(
-            f"another process has {path} open: the run is going on",
-            hint="wait for its end, or end it",
-        ) from None
-    return file
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

@@ -3,8 +3,8 @@
 Whatever is put into it is one object below the log's URL, numbered from ``0000000001`` on:
 
 =========  ======================================================================================
-4 bytes    ``FKL1``
-4 bytes    kind: 0 bytes of the log, 1 another process has opened it, 2 a cut
+4 bytes    ``FKL1``; of kind 3 ``FKL2``, which versions that do not know that kind refuse
+4 bytes    kind: 0 bytes of the log, 1 another process has opened it, 2 a cut, 3 a cut, and bytes
 16 bytes   who wrote it, drawn anew whenever the log is opened
 8 bytes    of a cut: how many of the bytes before it hold
 the rest   bytes of the log
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _HEADER = struct.Struct("<4sI16sQ")
-_FORMAT = b"FKL1"
-_BYTES, _OPENED, _CUT = 0, 1, 2
+_BYTES, _OPENED, _CUT, _REPLACED = 0, 1, 2, 3
+_FORMATS = {_BYTES: b"FKL1", _OPENED: b"FKL1", _CUT: b"FKL1", _REPLACED: b"FKL2"}
 _NUMBER = re.compile("[0-9]{10}")
 
 # S3 takes no more in one request, and only one request can be conditional.
@@ -100,9 +100,10 @@ class ObjectLog:
             size = 0
             try:
                 for kind, kept, data in self._objects():
-                    if kind == _CUT:
+                    if kind in (_CUT, _REPLACED):
                         size = kept
-                    elif kind == _BYTES:
+                        spool.truncate(size)
+                    if kind in (_BYTES, _REPLACED):
                         spool.seek(size)
                         spool.write(data)
                         size += len(data)
@@ -128,6 +129,13 @@ class ObjectLog:
         if size < self._size:
             self._put(_CUT, size)
             self._size = size
+
+    def replace(self, size: int, parts: Sequence[memoryview]) -> None:
+        """Cut and append in one object."""
+        failpoints.reach("journal.condensing")
+        self._put(_REPLACED, size, parts)
+        failpoints.reach("journal.condensed")
+        self._size = size + sum(map(len, parts))
 
     def close(self) -> None:
         """Another process of this machine may open it."""
@@ -182,7 +190,7 @@ class ObjectLog:
         """Put an object; False if there is one of this number."""
         import obstore
 
-        data = b"".join((_HEADER.pack(_FORMAT, kind, self._writer, kept), *parts))
+        data = b"".join((_HEADER.pack(_FORMATS[kind], kind, self._writer, kept), *parts))
         if len(data) > _MOST_BYTES:
             raise Environment(
                 f"an entry of the journal has {len(data):,} bytes, and an object holds at most "
@@ -214,7 +222,7 @@ class ObjectLog:
             for start in range(0, len(numbers), _FETCHED):
                 some = numbers[start : start + _FETCHED]
                 for number, data in zip(some, pool.map(self._get, some), strict=True):
-                    if len(data) < _HEADER.size or data[:4] != _FORMAT:
+                    if len(data) < _HEADER.size or data[:4] not in _FORMATS.values():
                         raise Environment(
                             f"{self.name}/{_path(number)} is no part of a journal that this "
                             "version of FedKube reads"

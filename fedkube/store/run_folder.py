@@ -145,12 +145,14 @@ class RunFolder:
 
         Raises Usage if another process has it open, Environment if it cannot be had.
         """
-        place = record.spec.server.journal
+        place, large = record.spec.server.journal, record.spec.server.journal_bytes
         if place == NO_JOURNAL:
             return None
         if place:
-            return Journal(ObjectLog.at(_below(place, record.run_id), self.path), record.run_id)
-        return Journal(LocalLog(self.path / _JOURNAL), record.run_id, self._journal_limit())
+            log = ObjectLog.at(_below(place, record.run_id), self.path)
+            return Journal(log, record.run_id, large_bytes=large)
+        limit = self._journal_limit()
+        return Journal(LocalLog(self.path / _JOURNAL), record.run_id, limit, large)
 
     def has_journal(self, record: RunRecord) -> bool:
         """Whether there is one: none of a run that has ended well, or whose disk was too small."""

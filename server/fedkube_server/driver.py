@@ -202,6 +202,10 @@ class Driver:
         """A client's state after a call that is not made again."""
         self._loop.call_soon_threadsafe(self._states.__setitem__, client, state)
 
+    def remembered(self) -> dict[int, ClientState]:
+        """The clients' states after all calls that are over."""
+        return dict(self._states)
+
     def withdraw(self, ids: Iterable[int], code: pb.Failure.Code, reason: str) -> None:
         """Stop waiting for tasks; those that are not over are settled with this failure.
 

@@ -170,6 +170,8 @@ class ServerProcess:
             self._past,
             first=self._first,
         )
+        if self._past.condensed:
+            log.info("going on: what came of %d rounds is there", self._past.condensed)
         if self._past.left:
             log.info("going on: %d replies of earlier are there", self._past.left)
         try:

@@ -3,6 +3,8 @@
 The app is run again from its beginning. The messages that it sends are those that it sent before,
 since all that it draws comes from the run's seed; as long as that is so, the replies that are in
 the journal are given to it at once. After the last of them the run goes on with its clients.
+
+Of a strategy's rounds that were condensed there are no replies any more, but what they came to.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +51,23 @@ class _Kept:
     ended: journal.Ended
     commit: _Commit
 
+    def holds(self, asked: bytes, *, summed: bool) -> bool:
+        """Whether this is the outcome of what is asked now."""
+        as_then = self.commit.forked or self.ended.asked == asked
+        return as_then and (self.commit.mean is not None) is summed
+
+
+@dataclass(frozen=True, slots=True)
+class Condensed:
+    """What rounds have come to. ``clients``: what each keeps, as an answer that has nothing else.
+
+    ``state``: pickled, with its buffers.
+    """
+
+    entry: journal.Condensed
+    state: tuple[bytes, list[memoryview]]
+    clients: dict[int, Answer]
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -74,17 +93,29 @@ class Past:
         # Held, before the other, while an entry is written. That may take long: replies come in.
         self._writing = threading.Lock()
         self._kept: dict[tuple[int, int], _Kept] = {}
-        self._presents: list[list[int]] = []
+        self._presents: dict[int, list[int]] = {}  # by their number
         self._turns: Counter[int] = Counter()  # messages of each client that are over
+        self._sent: Counter[int] = Counter()  # messages of each client
         self._told = 0
+        self._condensed: dict[int, Condensed] = {}  # by the strategy's start
+        self._forked: journal.JournalEntry | None = None
+        self._read: list[tuple[int, journal.JournalEntry]] = []  # and where it ends
+        self._starts = 0
+        self._asked = False  # whether anybody was asked since a message was recalled
+        self._since: int | None = None  # where what the newest strategy has committed begins
         self._pending: dict[Fold | None, _Pending] = {}
+        number = 0  # of the next telling
         for each in stored.stored if stored is not None else ():
-            self._take_in(each.entry, each.blobs)
+            number = self._take_in(each.entry, each.blobs, number)
+            self._read.append((each.end, each.entry))
         if stored is not None:
             stored.stored = []
             self._halt.on_set(stored.stop)
 
-    def _take_in(self, entry: journal.JournalEntry, blobs: Sequence[memoryview]) -> None:
+    def _take_in(
+        self, entry: journal.JournalEntry, blobs: Sequence[memoryview], number: int
+    ) -> int:
+        """``number``: of the next telling of who is there; the one after it."""
         match entry.WhichOneof("kind"):
             case "committed":
                 mean = entry.committed.mean if entry.committed.HasField("mean") else None
@@ -92,18 +123,37 @@ class Past:
                 for ended in entry.committed.calls:
                     self._kept[ended.client, ended.turn] = _Kept(ended, commit)
             case "present":
-                self._presents.append(list(entry.present.clients))
+                self._presents[number] = list(entry.present.clients)
+                return number + 1
             case "turned":
-                turns = dict(enumerate(entry.turned.turns))
-                self._kept = {
-                    (client, turn): kept
-                    for (client, turn), kept in self._kept.items()
-                    if turn < turns.get(client, 0)
-                }
-                del self._presents[entry.turned.presents :]
+                turned = entry.turned
+                self._void(lambda client: _of(turned.turns, client), turned.presents)
+                return turned.presents
             case "forked":
+                self._forked = entry
                 for kept in self._kept.values():
                     kept.commit.forked = True
+            case "condensed":
+                self._condensed[entry.condensed.start] = _condensed(entry.condensed, blobs)
+                return entry.condensed.presents
+        return number
+
+    def _void(self, turns: Callable[[int], int], presents: int) -> None:
+        """Of each client, only so many messages hold, and so many tellings."""
+        self._kept = {
+            (client, turn): kept
+            for (client, turn), kept in self._kept.items()
+            if turn < turns(client)
+        }
+        self._presents = {
+            number: clients for number, clients in self._presents.items() if number < presents
+        }
+        self._condensed = {
+            start: each
+            for start, each in self._condensed.items()
+            if each.entry.presents <= presents
+            and all(over <= turns(client) for client, over in enumerate(each.entry.turns))
+        }
 
     @property
     def keeps(self) -> bool:
@@ -114,6 +164,17 @@ class Past:
     def left(self) -> int:
         """How many calls can still be recalled."""
         return len(self._kept)
+
+    @property
+    def condensed(self) -> int:
+        """How many rounds the journal has only the outcome of."""
+        return max((each.entry.round for each in self._condensed.values()), default=0)
+
+    def turn(self, client: int) -> int:
+        """The number of the message that is being sent to a client, from 0."""
+        with self._lock:
+            self._sent[client] += 1
+            return self._sent[client] - 1
 
     # ------------------------------------------------------------- what was
 
@@ -126,11 +187,9 @@ class Past:
         """
         with self._lock:
             kept = self._kept.get((client, turn))
-            if kept is None:
+            if kept is None and not self._is_condensed(client, turn):
                 return None
-            summed = kept.commit.mean is not None
-            as_then = kept.commit.forked or kept.ended.asked == asked
-            if as_then and summed == (fold is not None):
+            if kept is not None and kept.holds(asked, summed=fold is not None):
                 return self._recalled(kept, fold)
         with self._writing:
             with self._lock:
@@ -138,8 +197,17 @@ class Past:
             self._append(turned)
         return None
 
+    def _is_condensed(self, client: int, turn: int) -> bool:
+        """Whether a message of this number was one of rounds that are still to be passed over."""
+        return any(
+            turn < _of(each.entry.turns, client)
+            for start, each in self._condensed.items()
+            if start >= self._starts
+        )
+
     def _recalled(self, kept: _Kept, fold: Fold | None) -> Ending:
         ended, commit = kept.ended, kept.commit
+        self._asked = False
         del self._kept[ended.client, ended.turn]
         self._turns[ended.client] = ended.turn + 1
         if fold is not None and commit.mean is not None and not fold.weights:
@@ -152,9 +220,9 @@ class Past:
     def tell(self, present: Callable[[], list[int]]) -> list[int]:
         """The clients that are there: as the app was told before, or else as it is now."""
         with self._lock:
-            if self._presents:
-                self._told += 1
-                return self._presents.pop(0)
+            number, self._told = self._told, self._told + 1
+            if (told := self._presents.pop(number, None)) is not None:
+                return told
         clients = present()
         self._append(journal.JournalEntry(present=journal.Present(clients=clients)))
         return clients
@@ -172,10 +240,111 @@ class Past:
             "goes on from here",
             why,
         )
+        turns = self._over()
         self._kept.clear()
-        self._presents.clear()
-        turns = [self._turns[client] for client in range(max(self._turns, default=-1) + 1)]
+        self._void(lambda client: _of(turns, client), self._told)
+        self._since = None
         return journal.JournalEntry(turned=journal.Turned(turns=turns, presents=self._told))
+
+    def _over(self) -> list[int]:
+        """Of each client, how many messages are over."""
+        return [self._turns[client] for client in range(max(self._turns, default=-1) + 1)]
+
+    # ------------------------------------------------------------- what rounds came to
+
+    def start(self) -> Condensed | None:
+        """A strategy of the app's begins: what its first rounds came to in an earlier life."""
+        with self._lock:
+            number, self._starts = self._starts, self._starts + 1
+            found = self._condensed.get(number)
+            self._since = self._begins(number)
+            return found
+
+    def _begins(self, start: int) -> int | None:
+        """Where what this strategy has committed begins; None where that cannot be told."""
+        if self._journal is None:
+            return None
+        first: int | None = None  # where the first entry begins that is to be recalled yet
+        begin = self._journal.first
+        told = 0
+        for end, entry in self._read:
+            its: bool | None = None
+            match entry.WhichOneof("kind"):
+                case "committed":
+                    its = all(
+                        (call.client, call.turn) in self._kept for call in entry.committed.calls
+                    )
+                case "present":
+                    its, told = told >= self._told, told + 1
+                case "turned":
+                    told = entry.turned.presents
+                case "condensed":
+                    its, told = entry.condensed.start >= start, entry.condensed.presents
+            if its and first is None:
+                first = begin
+            elif its is False and first is not None:
+                return None
+            begin = end
+        return self._journal.end if first is None else first
+
+    def forward(self, condensed: Condensed) -> None:
+        """The rounds are behind, as if their messages had been recalled."""
+        with self._lock:
+            self._turns = Counter(dict(enumerate(condensed.entry.turns)))
+            self._sent = Counter(self._turns)
+            self._told = condensed.entry.presents
+            self._asked = False
+
+    @property
+    def due(self) -> bool:
+        """Whether the rounds that have ended should be condensed, and can be now.
+
+        Not as long as what was recalled may still be on its way to whoever keeps clients' states.
+        """
+        with self._lock:
+            return (
+                self._journal is not None
+                and self._journal.large
+                and self._since is not None
+                and not self._kept
+                and self._asked
+                and not any(each.calls for each in self._pending.values())
+                and self._sent == self._turns
+            )
+
+    def condense(
+        self,
+        entry: journal.Condensed,
+        state: tuple[bytes, Sequence[memoryview]],
+        clients: Mapping[int, tuple[pb.Content, Sequence[memoryview]]],
+    ) -> bool:
+        """Leave out what the newest strategy has committed, for what it has come to.
+
+        ``entry``: its rounds. ``state``: pickled, with its buffers. ``clients``: what each keeps.
+        False where there is no room for that now.
+        """
+        if self._journal is None or self._since is None:
+            return False
+        pickled, buffers = state
+        blobs = list(buffers)
+        entry.state, entry.buffers, entry.start = pickled, len(blobs), self._starts - 1
+        for client, (content, its) in sorted(clients.items()):
+            kept = entry.clients.add(client=client, state=content)
+            first = len(blobs)
+            contents.renumber(kept.state, first.__add__)
+            blobs.extend(its)
+        with self._lock:
+            entry.turns[:] = self._over()
+            entry.presents = self._told
+        condensed = journal.JournalEntry(condensed=entry)
+        forked = [] if self._forked is None else [(self._forked, ())]
+        with self._writing:
+            try:
+                return self._journal.condense(self._since, [*forked, (condensed, blobs)])
+            except FedKubeError as error:
+                self._halt.set(RunEnding.of(error))
+        self._halt.check()
+        return False
 
     # ------------------------------------------------------------- what is
 
@@ -187,6 +356,7 @@ class Past:
             return
         ended = journal.Ended(client=client, turn=turn, asked=asked)
         with self._lock:
+            self._asked = True
             self._turns[client] = max(self._turns[client], turn + 1)
             pending = self._pending.setdefault(fold, _Pending())
             if isinstance(outcome, Answer):
@@ -237,6 +407,17 @@ class Past:
         """The run is over. ``delete``: nobody will resume or fork it."""
         if self._journal is not None:
             self._journal.close(delete=delete)
+
+
+def _of(turns: Sequence[int], client: int) -> int:
+    return turns[client] if client < len(turns) else 0
+
+
+def _condensed(entry: journal.Condensed, blobs: Sequence[memoryview]) -> Condensed:
+    clients = {
+        each.client: Answer(pb.Outcome(state=each.state), list(blobs)) for each in entry.clients
+    }
+    return Condensed(entry, (entry.state, list(blobs[: entry.buffers])), clients)
 
 
 def _arrays(commit: _Commit) -> dict[str, Array]:

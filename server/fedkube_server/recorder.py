@@ -206,6 +206,13 @@ class Recorder:
                 self._written = ended
         self.changed()
 
+    def forward(self, number: int) -> None:
+        """The rounds up to this one are behind, as an earlier life has written them down."""
+        with self._lock:
+            self._rounds = [self._earlier[each] for each in sorted(self._earlier) if each <= number]
+            self._written, self._dirty = len(self._rounds), False
+        self.changed()
+
     def asking(self) -> None:
         """Clients are asked: from the current round on, nothing of an earlier life's holds."""
         if not self._earlier:

@@ -180,3 +180,20 @@ def test_a_journal_that_does_not_say_its_rounds(fork, apps, tmp_path):
     refused, _ = fork(old.path, 1)
     assert refused.returncode == 2
     assert "has no rounds that are noted" in refused.stderr
+
+
+def test_a_run_whose_journal_was_condensed_is_forked_after_that(whole, fork, apps):
+    condensed = ("--journal-bytes", "1", "--clients", "20")
+    ran = whole(apps / "message_api", *condensed, "-c", "num-server-rounds=7")
+    refused, _ = fork(ran.folder, 1)
+    assert refused.returncode == 2
+    first = int(refused.stderr.partition("has rounds ")[2].partition(" to 7 whole")[0])
+    assert 1 < first < 7
+    for number in (first, 6):
+        done, folder = fork(ran.folder, number)
+        assert done.returncode == 0, done.stderr
+        assert folder.read_record().model.sha256 == ran.record.model.sha256
+        assert told(folder.read_history()) == told(ran.rounds)
+    longer, folder = fork(ran.folder, 7, "-c", "num-server-rounds=9")
+    assert longer.returncode == 0, longer.stderr
+    assert [each.round for each in folder.read_history() if each.round] == list(range(1, 10))

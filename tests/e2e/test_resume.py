@@ -12,6 +12,9 @@ from fedkube.store.run_folder import RunFolder
 
 JOURNALS = Path(__file__).parents[1] / "data" / "journals"
 
+# Whenever that makes the journal smaller.
+CONDENSED = ("--journal-bytes", "1", "-c", "num-server-rounds=12", "--clients", "20")
+
 
 @pytest.fixture
 def whole(run):
@@ -48,20 +51,30 @@ def resume(fedkube):
         ("secagg", "begun", ()),
         ("custom_strategy", "synced", ()),
         ("xgb_bytes", "torn", ()),
+        ("message_api", "condensing", CONDENSED),
+        ("message_api", "condensed", CONDENSED),
+        ("xgb_bytes", "synced", CONDENSED),
     ],
 )
 def test_killed_again_and_again(whole, run, resume, apps, monkeypatch, app, step, options):
-    """In each life at the same step of writing an entry, which is the third of that life."""
+    """In each life at the same step of writing an entry, which is one of the first of that life.
+
+    Or, until somebody looks, at the same step of condensing the journal.
+    """
     words = ("--clients", "4", *options)
     wanted = whole(apps / app, *words)
-    monkeypatch.setenv("FEDKUBE_FAILPOINT", f"journal.{step}:3")
+    condensing = step.startswith("condens")
+    at = f"journal.{step}:{1 if condensing else 9 if options is CONDENSED else 3}"
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", at)
     ran = run(apps / app, "--seed", "5", *words)
     code = ran.code
     for _ in range(5):
         if code == 4:  # killed too often for the launcher
-            code = resume(ran.folder, f"journal.{step}:3").returncode
+            code = resume(ran.folder, "" if condensing else at).returncode
     assert code == 0, ran.text
     assert "it goes on from what it has committed" in ran.log
+    if options is CONDENSED and step != "condensing":
+        assert "are behind, and not repeated" in ran.log
     assert ran.record.model == wanted.record.model or (
         ran.record.model.sha256 == wanted.record.model.sha256
     )

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, Krum
 
 ROUNDS = 3
 Arrays = dict[str, Any]
+App = Callable[[Grid, int, int], dict[str, Any]]
 
 
 def client_app() -> ClientApp:
@@ -62,7 +63,9 @@ def initial(size: int) -> ArrayRecord:
     )
 
 
-def _strategy(make: Callable[..., Any], **options: Any) -> Callable[[Grid, int, int], Any]:
+def strategy(make: Callable[..., Any], **options: Any) -> App:
+    """An app of one strategy's rounds."""
+
     def main(grid: Grid, clients: int, size: int) -> dict[str, Any]:
         least = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": clients}
         result = make(**least, **options).start(
@@ -75,6 +78,11 @@ def _strategy(make: Callable[..., Any], **options: Any) -> Callable[[Grid, int, 
         }
 
     return main
+
+
+def around(make: Callable[..., Any], *arguments: Any, **options: Any) -> App:
+    """The same of a strategy around FedAvg."""
+    return strategy(lambda **least: make(FedAvg(**least), *arguments, **options))
 
 
 def own_loop(grid: Grid, clients: int, size: int) -> dict[str, Any]:
@@ -97,11 +105,11 @@ def own_loop(grid: Grid, clients: int, size: int) -> dict[str, Any]:
     }
 
 
-APPS: dict[str, Callable[[Grid, int, int], dict[str, Any]]] = {
-    "FedAvg": _strategy(FedAvg),
-    "half": _strategy(FedAvg, fraction_train=0.5, fraction_evaluate=0.5),
-    "FedAdam": _strategy(FedAdam, eta=0.1),
-    "FedMedian": _strategy(FedMedian),
-    "Krum": _strategy(Krum, num_malicious_nodes=1),
+APPS: dict[str, App] = {
+    "FedAvg": strategy(FedAvg),
+    "half": strategy(FedAvg, fraction_train=0.5, fraction_evaluate=0.5),
+    "FedAdam": strategy(FedAdam, eta=0.1),
+    "FedMedian": strategy(FedMedian),
+    "Krum": strategy(Krum, num_malicious_nodes=1),
     "own loop": own_loop,
 }

@@ -91,6 +91,19 @@ class DiskLog:
         self._disk.crash("journal.cut")
         del self._disk.journal[size:]
 
+    def replace(self, size: int, parts: Sequence[memoryview]) -> None:
+        disk = self._disk
+        assert disk.owner is self, "a server that is dead has written"
+        disk.crash("journal.condensing")
+        if disk.now() < disk.full_until:
+            raise NotNow("there is no room for the disk's journal")
+        if disk.failures:
+            disk.failures -= 1
+            if disk.chance.random() < 0.5:
+                raise Environment("the disk's journal cannot be replaced: input/output error")
+        disk.journal = disk.journal[:size] + b"".join(bytes(part) for part in parts)
+        disk.crash("journal.condensed")
+
     def close(self) -> None:
         if self._disk.owner is self:
             self._disk.owner = None

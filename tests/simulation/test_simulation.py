@@ -7,13 +7,27 @@ from dataclasses import replace
 
 import pytest
 from fedkube_server.driver import Driver
+from fedkube_server.flower import strategy_state
+from fedkube_server.past import Past
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    MultiKrum,
+)
 
 from fedkube.core import ids, stragglers
 from fedkube.core.tasks import Dispatcher
 from fedkube.store import journal
+from tests.simulation import apps
+from tests.simulation.apps import APPS, around, strategy
 from tests.simulation.kept import KEPT
 from tests.simulation.seeds import failure
-from tests.simulation.world import KINDS, Plan, World, compare, simulate
+from tests.simulation.world import KINDS, Plan, World, compare, expected, simulate
 
 # Of a server that died in the midst of something there are coroutines without a loop.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -44,6 +58,57 @@ def test_killed_again_and_again(app, workers, step, tmp_path):
         if deaths >= DEATHS:
             break
     assert deaths >= DEATHS
+
+
+# Momenta, second moments, clips, noise and what is numbered: all of it has to go on as it was.
+STRATEGIES = {
+    "FedAdagrad": strategy(FedAdagrad, eta=0.1),
+    "FedAdam": strategy(FedAdam, eta=0.1),
+    "FedAvg": strategy(FedAvg),
+    "FedAvgM": strategy(FedAvgM, server_learning_rate=0.9, server_momentum=0.5),
+    "FedYogi": strategy(FedYogi, eta=0.1),
+    "MultiKrum": strategy(MultiKrum, num_malicious_nodes=1, num_nodes_to_select=2),
+    "adaptive clips": around(
+        DifferentialPrivacyServerSideAdaptiveClipping, 0.1, 6, initial_clipping_norm=5.0
+    ),
+    "half": strategy(FedAvg, fraction_train=0.5, fraction_evaluate=0.5),
+    "noise": around(DifferentialPrivacyServerSideFixedClipping, 0.1, 5.0, 6),
+}
+
+
+@pytest.fixture
+def condensing(monkeypatch):
+    """The plan of an app of 18 rounds, each life of whose server dies at this step."""
+
+    def plan(name, step, number):
+        monkeypatch.setitem(APPS, name, STRATEGIES[name])
+        return Plan(1, name, 6, 2, 3000, (), (), dies=(f"journal.{step}", number), condenses=True)
+
+    monkeypatch.setattr(apps, "ROUNDS", 18)
+    expected.cache_clear()  # of runs with fewer rounds
+    yield plan
+    expected.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [("begun", 5), ("synced", 5), ("condensing", 1), ("condensed", 1)]
+)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_killed_again_and_again_with_a_journal_that_is_condensed(
+    name, step, number, condensing, tmp_path, monkeypatch
+):
+    """Rounds that are behind are not repeated, and what follows is the same to the bit."""
+    forward, forwarded = Past.forward, []
+
+    def count(self, condensed):
+        forwarded.append(condensed.entry.rounds)
+        forward(self, condensed)
+
+    monkeypatch.setattr(Past, "forward", count)
+    assert compare(condensing(name, step, number), tmp_path).lives > 1
+    assert forwarded == sorted(forwarded)
+    # Each life that dies before what it would put in their place has all the rounds to repeat.
+    assert bool(forwarded) is (step != "condensing")
 
 
 @pytest.mark.parametrize("what", KEPT)
@@ -101,6 +166,15 @@ def test_calls_that_two_workers_make_change_no_bit(monkeypatch, tmp_path):
 
 def found(tmp_path, first=0):
     return any(failure(seed, tmp_path) for seed in range(first, first + 150))
+
+
+@pytest.mark.parametrize(("lost", "name"), [("change", "FedAdam"), ("set_chance", "half")])
+def test_a_strategy_that_does_not_go_on_as_it_was_is_found(
+    lost, name, condensing, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(strategy_state, lost, lambda *_: None)
+    with pytest.raises(AssertionError, match="than an undisturbed run's"):
+        compare(condensing(name, "synced", 5), tmp_path)
 
 
 def test_numbers_that_begin_anew_in_each_life_are_found(monkeypatch, tmp_path):

@@ -91,6 +91,7 @@ class Plan:
     # Where each life of the server dies, when it comes there for the how many-th time.
     dies: tuple[str, int] | None = None
     speculates: bool = False  # calls that take long are given to a second worker too
+    condenses: bool = False  # the journal, whenever it is twice as large as that left it
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -112,6 +113,7 @@ class Plan:
             tuple(troubles),
             tuple(crashes),
             speculates=chance.random() < 0.5,
+            condenses=chance.random() < 0.5,
         )
 
     def undisturbed(self) -> Plan:
@@ -210,7 +212,12 @@ class _Life:
     def __init__(self, world: World) -> None:
         self.world = world
         self.log = DiskLog(world.disk)
-        journal = Journal(self.log, RUN, wait=lambda stopped, seconds: world.passes(seconds))
+        journal = Journal(
+            self.log,
+            RUN,
+            large_bytes=1 if world.plan.condenses else None,
+            wait=lambda stopped, seconds: world.passes(seconds),
+        )
         self.folder = Folder(world.disk)
         record = world.disk.files["run.json"].model_copy(deep=True)
         if record.state is RunState.RUNNING:

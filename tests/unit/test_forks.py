@@ -96,3 +96,32 @@ def test_a_forks_journal_says_what_it_was_forked_from(tmp_path):
     assert seen(again[:1]) == seen(past)
     assert (again[1].entry.forked.run, again[1].entry.forked.round) == ("old", 1)
     assert seen(forks.holding(again)) == seen(past), "a fork of a fork"
+
+
+def condensed(number, turns, presents=0):
+    entry = pb.Condensed(round=number, turns=turns, presents=presents)
+    return Stored(pb.JournalEntry(condensed=entry), ())
+
+
+def test_a_run_whose_rounds_were_condensed_can_be_forked_after_the_last_of_them():
+    before, behind = commit(0, (0, 0)), condensed(4, [9])
+    rounds = [commit(5, (0, 9)), commit(6, (0, 10))]
+    held = forks.holding([before, behind, *rounds])
+    assert held == [before, behind, *rounds]
+    assert (forks.least_round(held), forks.last_round(held)) == (4, 6)
+    assert forks.first_rounds(held, 4) == [before, behind]
+    assert forks.first_rounds(held, 5) == [before, behind, rounds[0]]
+    assert forks.least_round([before]) == 1
+    assert forks.last_round(forks.holding([behind])) == 4
+
+
+@pytest.mark.parametrize(
+    ("turns", "presents", "holds"), [([9], 3, True), ([9], 2, False), ([8], 3, False)]
+)
+def test_what_was_condensed_is_void_where_an_app_has_done_otherwise_before(turns, presents, holds):
+    entries = [present(1), condensed(4, [9], 3), present(2), commit(5, (0, 9))]
+    held = forks.holding([*entries, turned(turns, presents)])
+    assert (entries[1] in held) is holds
+    assert entries[0] in held
+    assert entries[2] not in held
+    assert entries[3] not in held

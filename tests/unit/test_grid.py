@@ -32,6 +32,9 @@ class FakeDriver:
         self.withdrawn = []
         self.at_once = None
 
+    def remembered(self):
+        return {}
+
     def submit(self, tasks):
         self.tasks += tasks
         if self.at_once is not None:

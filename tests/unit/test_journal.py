@@ -192,3 +192,118 @@ def test_a_journal_that_nobody_wants_any_more(path):
     journal = Journal(LocalLog(path), "r")
     journal.close(delete=True)
     assert not path.exists()
+
+
+# ------------------------------------------------------------- condensing
+
+
+def condensed(rounds):
+    return pb.JournalEntry(condensed=pb.Condensed(rounds=rounds))
+
+
+BLOB = memoryview(bytes(5000))
+
+
+def test_what_is_condensed_gives_way_and_what_was_before_stays(path):
+    journal = Journal(LocalLog(path), "r", large_bytes=1)
+    assert journal.end == journal.first
+    journal.append(present(1), [BLOB])
+    keep = journal.end
+    for number in (2, 3):
+        journal.append(present(number), [BLOB])
+    assert journal.condense(keep, [(condensed(2), [memoryview(b"abc")]), (present(9), [])])
+    journal.append(present(4))
+    assert journal.end == path.stat().st_size
+    journal.close()
+    again = Journal(LocalLog(path), "r")
+    assert [each.entry.WhichOneof("kind") for each in again.stored] == [
+        *("present", "condensed", "present", "present"),
+    ]
+    assert [list(each.entry.present.clients) for each in again.stored] == [[1], [], [9], [4]]
+    assert [bytes(blob) for blob in again.stored[1].blobs] == [b"abc"]
+    assert again.stored[-1].end == again.end
+
+
+def test_it_is_large_beyond_its_bytes_and_again_at_twice_what_condensing_left(path):
+    journal = Journal(LocalLog(path), "r", large_bytes=12_000)
+    seen = []
+    for number in range(12):
+        journal.append(present(number), [BLOB])
+        seen.append(journal.large)
+        if journal.large:
+            assert journal.condense(journal.first, [(condensed(number), [BLOB, BLOB])])
+    # 5 kB for each, and 10 kB are left each time.
+    assert seen == [False, False, True, False, False, True] + [False, False, True] * 2
+    journal.close()
+    again = Journal(LocalLog(path), "r", large_bytes=12_000)
+    assert not again.large
+    for number in range(3):
+        assert not again.large
+        again.append(present(number), [BLOB])
+    assert again.large
+
+
+def test_by_default_it_is_large_at_half_of_its_limit_and_without_one_never(path, tmp_path):
+    limited = Journal(LocalLog(path), "r", limit_bytes=22_000)
+    other = Journal(LocalLog(tmp_path / "other"), "r")
+    for number in range(3):
+        assert not limited.large
+        limited.append(present(number), [BLOB])
+        other.append(present(number), [BLOB])
+    assert limited.large
+    assert not other.large
+
+
+def test_what_would_not_be_smaller_is_left_and_not_tried_after_every_entry(path):
+    journal = Journal(LocalLog(path), "r", large_bytes=1)
+    journal.append(present(1))
+    before = path.read_bytes()
+    assert not journal.condense(journal.first, [(condensed(1), [BLOB])])
+    assert path.read_bytes() == before
+    assert not journal.large
+
+
+def test_without_room_it_stays_as_it_is_and_goes_on(path, caplog, monkeypatch):
+    journal = Journal(LocalLog(path), "r", large_bytes=1)
+    journal.append(present(1), [BLOB])
+
+    def refuse(self, size, parts):
+        raise NotNow("there is no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(LocalLog, "replace", refuse)
+        assert not journal.condense(journal.first, [(condensed(1), [])])
+    assert "the journal is not condensed: there is no room" in caplog.text
+    journal.append(present(2))
+    journal.close()
+    assert [clients for clients, _ in read(path)] == [[1], [2]]
+
+
+def test_after_an_error_nothing_is_written_any_more(path, monkeypatch):
+    journal = Journal(LocalLog(path), "r", large_bytes=1)
+    journal.append(present(1), [BLOB])
+
+    def refuse(self, size, parts):
+        raise Environment("input/output error")
+
+    monkeypatch.setattr(LocalLog, "replace", refuse)
+    for _ in range(2):
+        with pytest.raises(Environment, match="input/output"):
+            journal.condense(journal.first, [(condensed(1), [])])
+    with pytest.raises(Environment, match="input/output"):
+        journal.append(present(2))
+
+
+def test_a_journal_of_version_1_is_read_and_never_condensed(path):
+    """Who wrote it would pass over what it does not know."""
+    write(path)
+    data = bytearray(path.read_bytes())
+    data[:18] = b"FedKube journal 1\n"
+    path.write_bytes(data)
+    journal = Journal(LocalLog(path), "r", large_bytes=1)
+    assert [list(each.entry.present.clients) for each in journal.stored] == [[1, 2], [], [7]]
+    assert not journal.large
+    journal.append(present(8), [BLOB])
+    assert not journal.large
+    journal.close()
+    assert path.read_bytes().startswith(b"FedKube journal 1\n")

@@ -131,6 +131,25 @@ def test_what_is_cut_off_stays_off(place, size):
     assert content(place) == b"onefour"[:size] + b"five"
 
 
+@pytest.mark.parametrize("size", [0, 3, 7])
+def test_what_is_replaced_is_gone_and_more_follows(place, size):
+    log = place.open()
+    log.read()
+    log.append(parts(b"one", b"four"))
+    log.replace(size, parts(b"five", b"", b"six"))
+    log.append(parts(b"seven"))
+    log.close()
+    wanted = b"onefour"[:size] + b"fivesixseven"
+    assert content(place) == wanted
+    log = place.open()
+    there = log.read()
+    log.replace(5, parts(b"eight"))
+    assert there == wanted, "what was read can still be read"
+    log.append(parts(b"nine"))
+    log.close()
+    assert content(place) == wanted[:5] + b"eightnine"
+
+
 def test_a_log_that_is_deleted_is_gone_and_another_can_begin(place):
     log = place.open()
     log.read()
@@ -288,6 +307,67 @@ def test_the_places_where_tests_have_a_server_die_are_those_of_an_entry(path, mo
     assert not places
     log.append(parts(b"one", b"two", b"three"))
     assert places == [f"journal.{step}" for step in ("begun", "torn", "written", "synced")]
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "pread"])
+@pytest.mark.parametrize(
+    ("number", "raised"), [(errno.ENOSPC, NotNow), (errno.EDQUOT, NotNow), (errno.EIO, Environment)]
+)
+def test_of_a_file_that_cannot_be_replaced_nothing_has_changed(
+    path, monkeypatch, call, number, raised
+):
+    log = LocalLog(path)
+    log.append(parts(b"before"))
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(logs.os, call, refuse)
+        with pytest.raises(raised, match=str(path)):
+            log.replace(3, parts(b"one", b"two"))
+    assert path.read_bytes() == b"before"
+    assert list(path.parent.iterdir()) == [path]
+    log.append(parts(b"three"))
+    assert path.read_bytes() == b"beforethree"
+
+
+def test_a_file_that_was_replaced_is_locked_as_before(path):
+    log = LocalLog(path)
+    log.append(parts(b"before"))
+    log.replace(3, parts(b"after"))
+    with pytest.raises(Usage, match="the run is going on"):
+        LocalLog(path)
+    log.close()
+    LocalLog(path).close()
+
+
+def test_who_opens_a_file_while_it_is_replaced_gets_no_lock_on_what_is_gone(path, monkeypatch):
+    """It was opened before its place was taken, and its lock is free after."""
+    log = LocalLog(path)
+    log.append(parts(b"before"))
+    flock, meanwhile = logs.fcntl.flock, [lambda: log.replace(3, parts(b"after"))]
+
+    def lock(file, how):
+        if meanwhile and how & logs.fcntl.LOCK_EX:
+            meanwhile.pop()()
+        flock(file, how)
+
+    monkeypatch.setattr(logs.fcntl, "flock", lock)
+    with pytest.raises(Usage, match="the run is going on"):
+        LocalLog(path)
+    log.close()
+    found = LocalLog(path)
+    assert found.read() == b"befafter"
+
+
+def test_what_a_killed_process_was_to_replace_the_file_with_is_gone(path):
+    path.write_bytes(b"before")
+    (path.parent / ".journal.new").write_bytes(b"half of something that is longer")
+    log = LocalLog(path)
+    assert list(path.parent.iterdir()) == [path]
+    log.replace(6, parts(b"after"))
+    assert path.read_bytes() == b"beforeafter"
 
 
 # ------------------------------------------------------------- objects

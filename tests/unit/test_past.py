@@ -179,6 +179,159 @@ def test_a_fork_takes_the_replies_of_the_other_run_whatever_is_asked(lives, capl
     assert "the app does not do what it did before" in caplog.text
 
 
+# ------------------------------------------------------------- rounds that were condensed
+
+
+def condense(past, rounds, clients=()):
+    entry = pb_journal.Condensed(rounds=rounds, round=rounds, strategy="FedAvg")
+    kept = {}
+    for client, state in clients:
+        content = pb.Content()
+        content.records.add(name="s").configs.items.add(key="k", blob=0)
+        kept[client] = content, [memoryview(state)]
+    return past.condense(entry, (b"pickled", [memoryview(b"array" * 9)]), kept)
+
+
+def ask(past, client, asked, value=1.0):
+    """One message, as the grid sends it: recalled, or else asked and committed."""
+    turn = past.turn(client)
+    found = past.recall(client, turn, asked, None)
+    if found is None:
+        past.settled(client, turn, asked, None, answer(value))
+        past.commit()
+    return found is not None
+
+
+@pytest.fixture
+def condensed(lives):
+    """A life that asked two clients before its strategy and in two rounds, which are condensed."""
+    past = lives()
+    assert past.tell(lambda: [0, 1]) == [0, 1]
+    assert not ask(past, 0, b"before")
+    assert past.start() is None
+    assert past.tell(lambda: [1]) == [1]
+    for number in range(40):
+        assert not ask(past, 1, b"%d" % number)
+    assert condense(past, 2, [(0, b"of 0"), (1, b"of 1")])
+    assert not ask(past, 1, b"after")
+    return lives
+
+
+def test_rounds_that_are_behind_are_not_asked_again_and_what_was_before_and_after_is(condensed):
+    past = condensed()
+    assert (past.left, past.condensed) == (2, 2)
+    assert past.tell(lambda: pytest.fail("it was told before")) == [0, 1]
+    assert ask(past, 0, b"before")
+    found = past.start()
+    assert (found.entry.rounds, found.entry.strategy) == (2, "FedAvg")
+    assert found.state[0] == b"pickled"
+    assert [bytes(each) for each in found.state[1]] == [b"array" * 9]
+    for client, answered in found.clients.items():
+        item = answered.outcome.state.records[0].configs.items[0]
+        assert bytes(answered.blobs[item.blob]) == b"of %d" % client
+    past.forward(found)
+    assert past.tell(lambda: [7]) == [7], "the second telling is behind too"
+    assert ask(past, 1, b"after")
+    assert past.left == 0
+    assert not ask(past, 1, b"new")
+    assert past.start() is None
+
+
+def test_they_are_condensed_again_in_the_place_of_what_they_were(condensed):
+    past = condensed()
+    past.tell(list)
+    ask(past, 0, b"before")
+    past.forward(past.start())
+    ask(past, 1, b"after")
+    for number in range(40):
+        assert not ask(past, 1, b"%d" % number)
+    assert condense(past, 5)
+    past = condensed()
+    past.tell(list)
+    assert ask(past, 0, b"before")
+    found = past.start()
+    assert (found.entry.rounds, list(found.entry.turns), found.clients) == (5, [1, 81], {})
+    kinds = [each.entry.WhichOneof("kind") for each in condensed.journal().stored]
+    assert kinds == ["present", "committed", "condensed"]
+
+
+def test_of_a_second_strategy_what_the_first_came_to_stays(condensed):
+    past = condensed()
+    past.tell(list)
+    ask(past, 0, b"before")
+    past.forward(past.start())
+    ask(past, 1, b"after")
+    assert past.start() is None
+    for number in range(40):
+        ask(past, 0, b"%d" % number)
+    assert condense(past, 3)
+    past = condensed()
+    past.tell(list)
+    ask(past, 0, b"before")
+    first = past.start()
+    assert first.entry.rounds == 2
+    past.forward(first)
+    assert ask(past, 1, b"after")
+    assert past.start().entry.rounds == 3
+
+
+def test_an_app_that_does_otherwise_before_its_strategy_begins_anew(condensed, caplog):
+    past = condensed()
+    past.tell(list)
+    assert not ask(past, 0, b"other")
+    assert "the app does not do what it did before: message 1 to client 0" in caplog.text
+    assert past.start() is None
+    assert not ask(past, 1, b"0")
+    past = condensed()
+    past.tell(list)
+    assert ask(past, 0, b"other"), "and so it does from then on"
+    assert past.start() is None
+    assert ask(past, 1, b"0")
+
+
+def test_an_app_that_starts_no_strategy_any_more_begins_anew(condensed, caplog):
+    past = condensed()
+    past.tell(list)
+    assert ask(past, 0, b"before")
+    assert not ask(past, 1, b"0")
+    assert "the app does not do what it did before: message 1 to client 1" in caplog.text
+    assert past.start() is None
+
+
+def test_a_forked_run_takes_the_replies_of_the_other_also_after_it_was_condensed(condensed):
+    journal = condensed.journal()
+    journal.append(pb_journal.JournalEntry(forked=pb_journal.Forked(run="other", round=2)))
+    past = condensed()
+    past.tell(list)
+    assert ask(past, 0, b"before, but configured otherwise")
+    past.forward(past.start())
+    assert ask(past, 1, b"after, but configured otherwise")
+    for number in range(40):
+        ask(past, 1, b"%d" % number)
+    assert condense(past, 5)
+    past = condensed()
+    past.tell(list)
+    assert ask(past, 0, b"in a third way")
+
+
+@pytest.mark.parametrize("what", ["asked", "uncommitted", "recalled"])
+def test_what_is_still_going_on_is_not_condensed(lives, what):
+    past = Past(Journal(lives.journal()._log, "r", large_bytes=1))
+    past.start()
+    ask(past, 0, b"one")
+    assert past.due
+    match what:
+        case "asked":
+            past.turn(0)
+        case "uncommitted":
+            past.settled(0, past.turn(0), b"two", None, answer())
+        case "recalled":
+            past = Past(Journal(lives.journal()._log, "r", large_bytes=1))
+            past.start()
+            assert ask(past, 0, b"one")
+    assert not past.due
+
+
 def test_a_commit_notes_its_round(lives):
     past = lives()
     past.settled(0, 0, b"asked", None, answer())

@@ -12,6 +12,7 @@ from fedkube.api.v1alpha1.groups import DNS_NAME, MAX_SITES, PodOverrides, PoolG
 from fedkube.api.v1alpha1.run_spec import (
     COMPRESSION,
     JOURNAL,
+    JOURNAL_BYTES,
     JOURNAL_PATTERN,
     KEEP_JOURNAL,
     Checkpoints,
@@ -103,6 +104,7 @@ class ServerGroup(Declared):
 
     storage: Storage = Field(default_factory=Storage, description="For the run folder")
     journal: str = Field(default="", pattern=JOURNAL_PATTERN, max_length=2048, description=JOURNAL)
+    journal_bytes: int | None = Field(default=None, ge=1, description=JOURNAL_BYTES)
     keep_journal: bool = Field(default=False, description=KEEP_JOURNAL)
     exposure: Exposure = Field(default_factory=Exposure, description="Who can reach it")
     pod: PodOverrides = Field(default_factory=PodOverrides, description="Of the server's pod")

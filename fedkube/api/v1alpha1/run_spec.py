@@ -25,6 +25,11 @@ JOURNAL = (
     "Where the journal is from which a run goes on: a URL in an object store (s3, gs, az, abfs, "
     "abfss), below which the run gets a folder of its own; empty: in the run folder; off: nowhere"
 )
+JOURNAL_BYTES = (
+    "Beyond so many bytes the journal is condensed: rounds that have ended are left out, and what "
+    "the strategy was after them is kept; null: in the run folder, a quarter of the space that "
+    "was free; in an object store, never"
+)
 KEEP_JOURNAL = "Keep the journal of a run that has ended well, so that it can be forked"
 
 
@@ -63,6 +68,7 @@ class Server(Declared):
 
     listen: str = Field(default="127.0.0.1:0", description="HOST:PORT; port 0 takes a free one")
     journal: str = Field(default="", pattern=JOURNAL_PATTERN, max_length=2048, description=JOURNAL)
+    journal_bytes: int | None = Field(default=None, ge=1, description=JOURNAL_BYTES)
     keep_journal: bool = Field(default=False, description=KEEP_JOURNAL)
 
 

@@ -59,6 +59,7 @@ class Wishes:
     storage: str = ""
     storage_class: str | None = None
     journal: str = ""
+    journal_bytes: int | None = None
     keep_journal: bool = False
     keep: bool = False
     ttl: str = ""
@@ -98,6 +99,7 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
             {
                 "storage": _given(storage),
                 "journal": wishes.journal,
+                "journalBytes": wishes.journal_bytes,
                 "keepJournal": wishes.keep_journal or None,
                 "pod": _server_pod(wishes),
             }

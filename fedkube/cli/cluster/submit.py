@@ -168,6 +168,15 @@ def submit(
             rich_help_panel=_LIFE,
         ),
     ] = "",
+    journal_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--journal-bytes",
+            help="As `fedkube run` takes it.",
+            show_default=False,
+            rich_help_panel=_LIFE,
+        ),
+    ] = None,
     keep_journal: Annotated[
         bool,
         typer.Option("--keep-journal", help="As `fedkube run` takes it.", rich_help_panel=_LIFE),
@@ -238,6 +247,7 @@ def submit(
             storage=storage,
             storage_class=storage_class,
             journal=journal,
+            journal_bytes=journal_bytes,
             keep_journal=keep_journal,
             keep=keep,
             ttl=ttl,

@@ -83,6 +83,7 @@ def orders(run: Run) -> Object:
             server=Server(
                 listen=f"0.0.0.0:{PORT}",
                 journal=run.spec.server.journal,
+                journal_bytes=run.spec.server.journal_bytes,
                 keep_journal=run.spec.server.keep_journal,
             ),
             checkpoints=run.spec.checkpoints,

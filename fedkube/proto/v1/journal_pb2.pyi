@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JournalEntry(_message.Message):
-    __slots__ = ("blobs", "opening", "committed", "present", "turned", "forked")
+    __slots__ = ("blobs", "opening", "committed", "present", "turned", "forked", "condensed")
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     TURNED_FIELD_NUMBER: _ClassVar[int]
     FORKED_FIELD_NUMBER: _ClassVar[int]
+    CONDENSED_FIELD_NUMBER: _ClassVar[int]
     blobs: _containers.RepeatedScalarFieldContainer[int]
     opening: Opening
     committed: Committed
     present: Present
     turned: Turned
     forked: Forked
-    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ...) -> None: ...
+    condensed: Condensed
+    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., condensed: _Optional[_Union[Condensed, _Mapping]] = ...) -> None: ...
 
 class Opening(_message.Message):
     __slots__ = ("run",)
@@ -80,3 +82,33 @@ class Forked(_message.Message):
     run: str
     round: int
     def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+
+class Condensed(_message.Message):
+    __slots__ = ("start", "rounds", "round", "strategy", "turns", "presents", "state", "buffers", "clients")
+    START_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    PRESENTS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    rounds: int
+    round: int
+    strategy: str
+    turns: _containers.RepeatedScalarFieldContainer[int]
+    presents: int
+    state: bytes
+    buffers: int
+    clients: _containers.RepeatedCompositeFieldContainer[Kept]
+    def __init__(self, start: _Optional[int] = ..., rounds: _Optional[int] = ..., round: _Optional[int] = ..., strategy: _Optional[str] = ..., turns: _Optional[_Iterable[int]] = ..., presents: _Optional[int] = ..., state: _Optional[bytes] = ..., buffers: _Optional[int] = ..., clients: _Optional[_Iterable[_Union[Kept, _Mapping]]] = ...) -> None: ...
+
+class Kept(_message.Message):
+    __slots__ = ("client", "state")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    client: int
+    state: _exchange_pb2.Content
+    def __init__(self, client: _Optional[int] = ..., state: _Optional[_Union[_exchange_pb2.Content, _Mapping]] = ...) -> None: ...

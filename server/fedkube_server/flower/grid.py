@@ -111,9 +111,9 @@ class ExchangeGrid(Grid):
         self._seats = seats
         self._past = past or Past()
         self._mailbox = mailbox or Mailbox(halt)
+        tracker.remember, tracker.remembered = self._remember, driver.remembered
         self._task_ids = itertools.count(first)
         self._message_numbers = itertools.count(first)
-        self._calls = [itertools.count() for _ in federation.node_ids]
         self._pushed: dict[str, Sent] = {}
         self._lock = threading.Lock()
 
@@ -243,7 +243,7 @@ class ExchangeGrid(Grid):
                 message = self._outgoing(metadata, *packed[key[0]], handling)
                 outgoing[key] = (message, self._asked(message))
             message, asked = outgoing[key]
-            turn = next(self._calls[sent.client])
+            turn = self._past.turn(sent.client)
             outcome = self._recall(sent.client, turn, asked, message.fold)
             if outcome is not None:
                 over.append((sent, outcome))
@@ -317,8 +317,12 @@ class ExchangeGrid(Grid):
             self._halt.set(RunEnding.of(error))
             raise
         if isinstance(outcome, Answer):
-            self._driver.remember(client, states.keep(outcome, self._store))
+            self._remember(client, outcome)
         return outcome
+
+    def _remember(self, client: int, answer: Answer) -> None:
+        """What the client keeps since then."""
+        self._driver.remember(client, states.keep(answer, self._store))
 
     def _sums_pay(self, content: pb.Content, compression: Compression, updates: int) -> bool:
         if relays := self._driver.relays:

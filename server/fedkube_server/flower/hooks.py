@@ -305,8 +305,33 @@ _REPLACED: list[tuple[ModuleType, str, Observer]] = [
 ]
 
 
+# ----------------------------------------------------------------- rounds that are behind
+
+
+def _loop(tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Flower's own loop of rounds, in ``Strategy.start``."""
+    named = _named(method, args, kwargs)
+    evaluate = named["evaluate_fn"]
+    start = tracker.starts(args[0], named["num_rounds"])
+
+    def measured(server_round: int, arrays: Any) -> Any:
+        if start.passed(server_round):
+            return start.measured(server_round)
+        metrics = evaluate(server_round, arrays)
+        start.has_measured(server_round, metrics)
+        return metrics
+
+    try:
+        if evaluate is None:
+            return method(*args, **kwargs)
+        return _evaluating(measured, method, args, kwargs)
+    finally:
+        tracker.ends()
+
+
 # Around methods that are Flower's, wherever they are called from.
 _GUARDS: dict[str, Observer] = {
+    "start": _loop,
     "aggregate_train": _guard_replies,
     "aggregate_fit": _guard_results,
     "configure_train": _guard_sampling("min_available_nodes", "min_train_nodes"),
@@ -333,10 +358,17 @@ def _start(tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict
         tracker.measured(server_round, metrics)
         return metrics
 
+    return _evaluating(measured, method, args, kwargs)
+
+
+def _evaluating(
+    evaluate: Callable[..., Any], method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Call ``start`` with another ``evaluate_fn`` than it is given."""
     if "evaluate_fn" in kwargs:
-        return method(*args, **{**kwargs, "evaluate_fn": measured})
+        return method(*args, **{**kwargs, "evaluate_fn": evaluate})
     position = list(inspect.signature(method).parameters).index("evaluate_fn")
-    return method(*args[:position], measured, *args[position + 1 :], **kwargs)
+    return method(*args[:position], evaluate, *args[position + 1 :], **kwargs)
 
 
 def _configure(name: str, aggregation: str) -> Observer:
@@ -344,6 +376,10 @@ def _configure(name: str, aggregation: str) -> Observer:
         tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         number = _Call(method, args, kwargs)[_ROUND]
+        if name == "train":
+            tracker.begins(number)
+        if tracker.start is not None and tracker.start.passed(number):
+            return []
         messages = list(method(*args, **kwargs) or ())
         tracker.configured(name, number, args[0], aggregation, messages)
         return messages
@@ -354,18 +390,31 @@ def _configure(name: str, aggregation: str) -> Observer:
 def _aggregate_train(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    number, start = _Call(method, args, kwargs)[_ROUND], tracker.start
+    if start is not None and start.passed(number):
+        arrays, metrics = result = start.trained(number)
+        if arrays is not None:
+            tracker.recorder.arrays(plain_arrays(arrays))
+        return result
     tracker.collecting("train")
     arrays, metrics = result = method(*args, **kwargs)
     tracker.aggregated("train", metrics, None if arrays is None else plain_arrays(arrays))
+    if start is not None:
+        start.has_trained(number, arrays, metrics)
     return result
 
 
 def _aggregate_evaluate(
     tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    number, start = _Call(method, args, kwargs)[_ROUND], tracker.start
+    if start is not None and start.passed(number):
+        return start.evaluated(number)
     tracker.collecting("evaluate")
     metrics = method(*args, **kwargs)
     tracker.aggregated("evaluate", metrics, None)
+    if start is not None:
+        start.has_evaluated(number, metrics)
     return metrics
 
 

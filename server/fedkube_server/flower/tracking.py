@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
 
 from fedkube.api.v1alpha1 import Cohort
 from fedkube.app.arrays import WireArray
@@ -25,7 +26,8 @@ from fedkube.core.cohort import asked, share
 from fedkube.core.errors import AppInvalid, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
-from fedkube_server.driver import Admission, refusal_text
+from fedkube_server.driver import Admission, Answer, ClientState, refusal_text
+from fedkube_server.flower.condensing import Start
 from fedkube_server.flower.rules import (
     admission,
     admit_anything,
@@ -112,6 +114,10 @@ class Tracker:
         self._collected = 0
         self.unsent = ""  # why the newest message that could not be sent could not be
         self.central = False  # whether the app measures each round itself, after the clients
+        self.start: Start | None = None  # whose loop is going on
+        # What clients keep between calls; the grid knows.
+        self.remember: Callable[[int, Answer], None] = lambda client, answer: None
+        self.remembered: Callable[[], dict[int, ClientState]] = dict
         self._declared: _Declared | None = None
         self._lock = threading.Lock()
 
@@ -126,6 +132,31 @@ class Tracker:
         """How many rounds there will be; an app may start a strategy more than once."""
         self._before = self._newest
         self.recorder.rounds_planned = self._before + rounds
+
+    def starts(self, strategy: Strategy, rounds: int) -> Start:
+        """Flower's own loop of a strategy's rounds begins."""
+        with self._ends_run():
+            self.start = Start(strategy, rounds, self._past)
+        if (condensed := self.start.condensed) is not None:
+            self.recorder.forward(condensed.entry.round)
+            self._newest = condensed.entry.round
+        return self.start
+
+    def begins(self, number: int) -> None:
+        """A round of a strategy is about to begin, and all before it have ended."""
+        if self.start is None:
+            return
+        with self._ends_run():
+            behind = self.start.goes_on(number, self.remember) or self.start.passed(number)
+        if number > 1 and not behind and self._past.due:
+            self._close_round()
+            self.start.condense(number - 1, self._newest, self.remembered())
+
+    def ends(self) -> None:
+        """The strategy has ended."""
+        if self.start is not None:
+            self.start.close()
+            self.start = None
 
     def choosing(self, wanted: int, available: int) -> int:
         """A strategy wants so many of the clients for training: how many it is to ask."""
@@ -147,7 +178,7 @@ class Tracker:
             return
         self._collect_garbage()
         self._newest = self._before + number
-        with self._writing():
+        with self._ends_run():
             phase = self.recorder.begin(name, name, len(messages), self._newest)
         with self._lock:
             self._declared = _Declared(
@@ -250,12 +281,12 @@ class Tracker:
             self._close_round()
 
     def _close_round(self) -> None:
-        with self._writing():
+        with self._ends_run():
             self.recorder.close_round()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A round that cannot be written ends the run, whatever the app catches."""
+    def _ends_run(self) -> Iterator[None]:
+        """What goes wrong ends the run, whatever the app catches: a round cannot be written."""
         try:
             yield
         except FedKubeError as error:
@@ -304,7 +335,7 @@ class Tracker:
                 return self._declared_handling(declared, messages[0].content)
         kind = messages[0].metadata.message_type if messages else name
         quorum = self._quorum(name, messages)
-        with self._writing():
+        with self._ends_run():
             phase = self.recorder.begin(name, kind, len(messages))
         return Handling(admit_anything, phase, False, quorum=quorum)
 

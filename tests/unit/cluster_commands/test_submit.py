@@ -105,6 +105,7 @@ def test_what_pods_get(fedkube, app):
         fedkube, app, "--gpus", "2", "--cpu", "500m", "--memory", "4Gi", "--server-memory", "2Gi",
         "--priority-class", "low", "--storage", "5Gi", "--storage-class", "fast", "--keep",
         "--ttl", "7d", "--deadline", "90m", "--journal", "s3://bucket/journals", "--keep-journal",
+        "--journal-bytes", "1000000",
     )  # fmt: skip
     assert spec["pool"]["pod"] == {
         "resources": {
@@ -118,6 +119,7 @@ def test_what_pods_get(fedkube, app):
     assert spec["server"]["storage"] == {"size": "5Gi", "className": "fast", "keep": True}
     assert spec["server"]["journal"] == "s3://bucket/journals"
     assert spec["server"]["keepJournal"] is True
+    assert spec["server"]["journalBytes"] == 1_000_000
     assert spec["ttlSecondsAfterFinished"] == 7 * 86400
     assert spec["activeDeadlineSeconds"] == 5400
 
