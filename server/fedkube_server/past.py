@@ -287,6 +287,11 @@ class Past:
             begin = end
         return self._journal.end if first is None else first
 
+    @property
+    def starts(self) -> int:
+        """How many strategies have begun."""
+        return self._starts
+
     def forward(self, condensed: Condensed) -> None:
         """The rounds are behind, as if their messages had been recalled."""
         with self._lock:

@@ -125,8 +125,10 @@ class Soak:
         rounds = len(self.run.folder.read_history())
         heaps = [each.heap[-1][1] / 1e6 for each in (self.server, self.agents, self.executors)]
         server, agent, executor = (f"{each:.0f} MB" for each in heaps)
+        journal = (self.run.folder.path / "journal").stat().st_size / 1e6
         return (
-            f"{rounds} rounds, server {server} and {self.server.descriptors[-1][1]} descriptors, "
+            f"{rounds} rounds, journal {journal:.0f} MB, server {server} and "
+            f"{self.server.descriptors[-1][1]} descriptors, "
             f"agent {agent}, executor {executor}, {self.happened.total()} faults"
         )
 
@@ -234,7 +236,8 @@ async def soak(options: argparse.Namespace, folder: Path) -> list[str]:
     """All of it; what does not hold."""
     config = {"num-server-rounds": 10**6, "megabytes": options.megabytes, "change": True}
     shared = set(os.listdir("/dev/shm"))
-    with Processes(folder, options.clients, app="echo", max_attempts=1000, **config) as run:
+    kept = {"max_attempts": 1000, "journal_bytes": options.journal_bytes}
+    with Processes(folder, options.clients, app="echo", **kept, **config) as run:
         it = Soak(run, options.agents, random.Random(options.seed))
         await it.begin()
         await it.go_on(60 * options.minutes)
@@ -254,6 +257,9 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=50, help="workers (50)")
     parser.add_argument("--clients", type=int, default=100, help="logical clients (100)")
     parser.add_argument("--megabytes", type=float, default=0.2, help="of the model (0.2)")
+    parser.add_argument(
+        "--journal-bytes", type=int, default=20_000_000, help="condense it beyond this (20 MB)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the faults (0)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

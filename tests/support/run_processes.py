@@ -14,7 +14,7 @@ from pathlib import Path
 
 import exchange_harness as harness
 
-from fedkube.api.v1alpha1 import Cohort, Pool, RunSpec
+from fedkube.api.v1alpha1 import Cohort, Pool, RunSpec, Server
 from fedkube.app import project
 from fedkube.core.run_states import RunEvent, move
 from fedkube.store.run_folder import RunFolder, RunRecord
@@ -92,6 +92,7 @@ class Processes:
         cohort: Cohort | None = None,
         app: str = "misbehave",
         max_attempts: int = 3,
+        journal_bytes: int | None = None,
         **config,
     ) -> None:
         self._app = APPS / app
@@ -100,6 +101,7 @@ class Processes:
             app=str(app.folder),
             run_config={**app.config, **config},
             pool=Pool(clients=clients, max_attempts=max_attempts),
+            server=Server(journal_bytes=journal_bytes),
             seed=5,
             **({"cohort": cohort} if cohort else {}),
         )

@@ -45,6 +45,7 @@ class Start:
         self._later: Mapping[str, Any] = {}
         self._arrays_round = 0
         self.condensed = past.start()
+        self._number = past.starts
         if self.condensed is not None:
             self._take_over(self.condensed, rounds)
 
@@ -148,7 +149,7 @@ class Start:
         ``rounds``: of the strategy. ``number``: the last of them, as the run counts. ``clients``:
         what each keeps.
         """
-        if not self._condenses:
+        if not self._condenses or self._past.starts != self._number:
             return
         try:
             state = strategy_state.dump(

@@ -312,6 +312,7 @@ def _loop(tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[
     """Flower's own loop of rounds, in ``Strategy.start``."""
     named = _named(method, args, kwargs)
     evaluate = named["evaluate_fn"]
+    around = tracker.start  # of an app that starts a strategy while it evaluates another's round
     start = tracker.starts(args[0], named["num_rounds"])
 
     def measured(server_round: int, arrays: Any) -> Any:
@@ -326,7 +327,8 @@ def _loop(tracker: Tracker, method: Method, args: tuple[Any, ...], kwargs: dict[
             return method(*args, **kwargs)
         return _evaluating(measured, method, args, kwargs)
     finally:
-        tracker.ends()
+        start.close()
+        tracker.start = around
 
 
 # Around methods that are Flower's, wherever they are called from.

@@ -152,12 +152,6 @@ class Tracker:
             self._close_round()
             self.start.condense(number - 1, self._newest, self.remembered())
 
-    def ends(self) -> None:
-        """The strategy has ended."""
-        if self.start is not None:
-            self.start.close()
-            self.start = None
-
     def choosing(self, wanted: int, available: int) -> int:
         """A strategy wants so many of the clients for training: how many it is to ask."""
         if self._cohort.fraction is not None:
