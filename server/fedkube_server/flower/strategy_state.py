@@ -79,7 +79,7 @@ def changes(strategy: Strategy, since: Look) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for path, value in _attributes(strategy):
         try:
-            if path not in since or since[path] != _digest(value):
+            if _digest(value) != since.get(path):
                 changed[path] = value
         except NotPlain as error:
             raise NotPlain(f"its attribute {path} holds {error}") from None
