@@ -101,9 +101,9 @@ def _past(source: RunFolder, record: RunRecord, number: int) -> list[Stored]:
             "`fedkube resume` goes on with it",
         )
     # Of the last, something may be missing still.
-    whole = last if record.state is RunState.SUCCEEDED else last - 1
-    least = forks.least_round(held)
-    whole = max(whole, least if least > 1 else 0)
+    condensed = forks.condensed_round(held)
+    whole = max(condensed, last if record.state is RunState.SUCCEEDED else last - 1)
+    least = max(1, condensed)
     if not least <= number <= whole:
         there = f"rounds {least} to {whole}" if whole else "no round"
         raise Usage(f"--round is {number}, and the run in {source.path} has {there} whole")

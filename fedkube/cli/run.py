@@ -17,13 +17,7 @@ from typing import Annotated
 import typer
 
 from fedkube import __version__
-from fedkube.api.v1alpha1 import (
-    JOURNAL_PATTERN,
-    Checkpoints,
-    Pool,
-    RunSpec,
-    Server,
-)
+from fedkube.api.v1alpha1 import JOURNAL_PATTERN, Checkpoints, Pool, RunSpec, Server
 from fedkube.app import project
 from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for

@@ -20,9 +20,9 @@ def holding(stored: Iterable[Stored]) -> list[Stored]:
     return found
 
 
-def least_round(held: Iterable[Stored]) -> int:
-    """The first round that the run can be forked after: those before it were condensed."""
-    return max((each.entry.condensed.round for each in held), default=0) or 1
+def condensed_round(held: Iterable[Stored]) -> int:
+    """The last round that was condensed; 0 where none was. Those before it cannot be forked."""
+    return max((each.entry.condensed.round for each in held), default=0)
 
 
 def last_round(held: Iterable[Stored]) -> int:

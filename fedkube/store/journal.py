@@ -83,8 +83,8 @@ class Journal:
         """
         self._log = log
         self._limit = limit_bytes
-        halves = [] if limit_bytes is None else [limit_bytes // 2]
-        self._large = min([*halves, *([] if large_bytes is None else [large_bytes])], default=None)
+        large = (large_bytes, None if limit_bytes is None else limit_bytes // 2)
+        self._large = min((each for each in large if each is not None), default=None)
         self._wait = wait
         self._lock = threading.Lock()
         self._stopped = threading.Event()

@@ -22,12 +22,32 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import journal_pb2 as journal
 from fedkube.store.journal import Journal
 from fedkube.wire import contents, tensors
-from fedkube_server.driver import Answer, Ending
+from fedkube_server.driver import Answer, ClientState, Ending
 from fedkube_server.folds import Array, Fold
 from fedkube_server.halt import Ending as RunEnding
 from fedkube_server.halt import Halt
 
 log = logging.getLogger("fedkube.server")
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where an entry ends, and what is needed of it when it has been recalled: not the entry.
+
+    ``calls``: of a commit, those that hold. ``left``: those that are still to be recalled.
+    ``telling``: its number. ``start``: of what was condensed, with the tellings before it.
+    """
+
+    end: int
+    calls: int = 0
+    left: int = 0
+    telling: int | None = None
+    start: int | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything of it matters: not of a commit that an app has made void."""
+        return self.calls > 0 or self.telling is not None or self.start is not None
 
 
 @dataclass(slots=True)
@@ -38,6 +58,7 @@ class _Commit:
     are its replies whatever is asked.
     """
 
+    place: _Place
     mean: journal.Mean | None
     blobs: Sequence[memoryview]
     begun: bool = False
@@ -99,31 +120,38 @@ class Past:
         self._told = 0
         self._condensed: dict[int, Condensed] = {}  # by the strategy's start
         self._forked: journal.JournalEntry | None = None
-        self._read: list[tuple[int, journal.JournalEntry]] = []  # and where it ends
+        self._places: list[_Place] = []  # of what was there when the journal was opened
         self._starts = 0
         self._asked = False  # whether anybody was asked since a message was recalled
         self._since: int | None = None  # where what the newest strategy has committed begins
         self._pending: dict[Fold | None, _Pending] = {}
         number = 0  # of the next telling
         for each in stored.stored if stored is not None else ():
-            number = self._take_in(each.entry, each.blobs, number)
-            self._read.append((each.end, each.entry))
+            place = _Place(each.end)
+            self._places.append(place)
+            number = self._take_in(each.entry, each.blobs, place, number)
         if stored is not None:
             stored.stored = []
             self._halt.on_set(stored.stop)
 
     def _take_in(
-        self, entry: journal.JournalEntry, blobs: Sequence[memoryview], number: int
+        self,
+        entry: journal.JournalEntry,
+        blobs: Sequence[memoryview],
+        place: _Place,
+        number: int,
     ) -> int:
         """``number``: of the next telling of who is there; the one after it."""
         match entry.WhichOneof("kind"):
             case "committed":
                 mean = entry.committed.mean if entry.committed.HasField("mean") else None
-                commit = _Commit(mean, blobs)
+                commit = _Commit(place, mean, blobs)
+                place.calls = place.left = len(entry.committed.calls)
                 for ended in entry.committed.calls:
                     self._kept[ended.client, ended.turn] = _Kept(ended, commit)
             case "present":
                 self._presents[number] = list(entry.present.clients)
+                place.telling = number
                 return number + 1
             case "turned":
                 turned = entry.turned
@@ -134,17 +162,18 @@ class Past:
                 for kept in self._kept.values():
                     kept.commit.forked = True
             case "condensed":
+                place.start = entry.condensed.start
                 self._condensed[entry.condensed.start] = _condensed(entry.condensed, blobs)
                 return entry.condensed.presents
         return number
 
     def _void(self, turns: Callable[[int], int], presents: int) -> None:
         """Of each client, only so many messages hold, and so many tellings."""
-        self._kept = {
-            (client, turn): kept
-            for (client, turn), kept in self._kept.items()
-            if turn < turns(client)
-        }
+        for (client, turn), kept in list(self._kept.items()):
+            if turn >= turns(client):
+                del self._kept[client, turn]
+                kept.commit.place.calls -= 1
+                kept.commit.place.left -= 1
         self._presents = {
             number: clients for number, clients in self._presents.items() if number < presents
         }
@@ -212,6 +241,7 @@ class Past:
         self._turns[ended.client] = ended.turn + 1
         if fold is not None and commit.mean is not None and not fold.weights:
             fold.restore(_arrays(commit), list(commit.mean.weights))
+        commit.place.left -= 1
         commit.begun = True
         if ended.outcome.HasField("failure"):
             return ended.outcome.failure
@@ -241,7 +271,6 @@ class Past:
             why,
         )
         turns = self._over()
-        self._kept.clear()
         self._void(lambda client: _of(turns, client), self._told)
         self._since = None
         return journal.JournalEntry(turned=journal.Turned(turns=turns, presents=self._told))
@@ -266,26 +295,20 @@ class Past:
             return None
         first: int | None = None  # where the first entry begins that is to be recalled yet
         begin = self._journal.first
-        told = 0
-        for end, entry in self._read:
-            its: bool | None = None
-            match entry.WhichOneof("kind"):
-                case "committed":
-                    its = all(
-                        (call.client, call.turn) in self._kept for call in entry.committed.calls
-                    )
-                case "present":
-                    its, told = told >= self._told, told + 1
-                case "turned":
-                    told = entry.turned.presents
-                case "condensed":
-                    its, told = entry.condensed.start >= start, entry.condensed.presents
-            if its and first is None:
-                first = begin
-            elif its is False and first is not None:
+        for place in self._places:
+            if 0 < place.left < place.calls:
                 return None
-            begin = end
+            if self._is_ahead(place, start):
+                first = begin if first is None else first
+            elif first is not None and place.holds:
+                return None
+            begin = place.end
         return self._journal.end if first is None else first
+
+    def _is_ahead(self, place: _Place, start: int) -> bool:
+        if place.telling is not None:
+            return place.telling >= self._told
+        return place.left > 0 or (place.start is not None and place.start >= start)
 
     @property
     def starts(self) -> int:
@@ -321,7 +344,7 @@ class Past:
         self,
         entry: journal.Condensed,
         state: tuple[bytes, Sequence[memoryview]],
-        clients: Mapping[int, tuple[pb.Content, Sequence[memoryview]]],
+        clients: Mapping[int, ClientState],
     ) -> bool:
         """Leave out what the newest strategy has committed, for what it has come to.
 
@@ -333,11 +356,10 @@ class Past:
         pickled, buffers = state
         blobs = list(buffers)
         entry.state, entry.buffers, entry.start = pickled, len(blobs), self._starts - 1
-        for client, (content, its) in sorted(clients.items()):
-            kept = entry.clients.add(client=client, state=content)
-            first = len(blobs)
-            contents.renumber(kept.state, first.__add__)
-            blobs.extend(its)
+        for client, each in sorted(clients.items()):
+            kept = entry.clients.add(client=client, state=each.content)
+            contents.renumber(kept.state, len(blobs).__add__)
+            blobs += [blob.data for blob in each.blobs]
         with self._lock:
             entry.turns[:] = self._over()
             entry.presents = self._told

@@ -108,10 +108,10 @@ def test_a_run_whose_rounds_were_condensed_can_be_forked_after_the_last_of_them(
     rounds = [commit(5, (0, 9)), commit(6, (0, 10))]
     held = forks.holding([before, behind, *rounds])
     assert held == [before, behind, *rounds]
-    assert (forks.least_round(held), forks.last_round(held)) == (4, 6)
+    assert (forks.condensed_round(held), forks.last_round(held)) == (4, 6)
     assert forks.first_rounds(held, 4) == [before, behind]
     assert forks.first_rounds(held, 5) == [before, behind, rounds[0]]
-    assert forks.least_round([before]) == 1
+    assert forks.condensed_round([before]) == 0
     assert forks.last_round(forks.holding([behind])) == 4
 
 

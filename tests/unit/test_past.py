@@ -4,7 +4,8 @@ import threading
 
 import numpy as np
 import pytest
-from fedkube_server.driver import Answer
+from fedkube_server.blobs import BlobStore
+from fedkube_server.driver import Answer, ClientState
 from fedkube_server.folds import Fold
 from fedkube_server.halt import Ending, Halt, Halted
 from fedkube_server.past import Past
@@ -186,9 +187,8 @@ def condense(past, rounds, clients=()):
     entry = pb_journal.Condensed(rounds=rounds, round=rounds, strategy="FedAvg")
     kept = {}
     for client, state in clients:
-        content = pb.Content()
-        content.records.add(name="s").configs.items.add(key="k", blob=0)
-        kept[client] = content, [memoryview(state)]
+        kept[client] = ClientState(blobs=[BlobStore().put(memoryview(state))])
+        kept[client].content.records.add(name="s").configs.items.add(key="k", blob=0)
     return past.condense(entry, (b"pickled", [memoryview(b"array" * 9)]), kept)
 
 

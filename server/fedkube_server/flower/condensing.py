@@ -16,7 +16,6 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
 from fedkube.core.errors import AppInvalid, Environment
-from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import journal_pb2 as journal
 from fedkube_server.driver import Answer, ClientState
 from fedkube_server.flower import strategy_state
@@ -173,18 +172,8 @@ class Start:
             )
             return
         entry = journal.Condensed(rounds=rounds, round=number, strategy=_name(self._strategy))
-        kept = {
-            client: (_copied(each.content), [blob.data for blob in each.blobs])
-            for client, each in clients.items()
-        }
-        if self._past.condense(entry, state, kept):
+        if self._past.condense(entry, state, clients):
             log.info("the journal is condensed: rounds up to %d will not be repeated", number)
-
-
-def _copied(content: pb.Content) -> pb.Content:
-    copy = pb.Content()
-    copy.CopyFrom(content)
-    return copy
 
 
 def _name(strategy: Strategy) -> str:

@@ -27,13 +27,13 @@ from fedkube.app.arrays import fields_of, from_fields
 # By attribute ("strategy.m_t" of one that wraps another), a digest; None where it is not plain.
 Look = Mapping[str, bytes | None]
 
-# What a pickle may name, apart from this module's own functions.
+# What a pickle may name, apart from what makes Flower's records.
 _NAMES = {
     *("builtins.set", "builtins.frozenset", "builtins.bytearray", "builtins.complex"),
     *("builtins.slice", "builtins.range", "builtins.int", "builtins.float", "builtins.list"),
     *("builtins.dict", "builtins.str", "builtins.bool", "builtins.tuple"),
     *("collections.OrderedDict", "collections.defaultdict", "collections.Counter"),
-    *("collections.deque", "random.Random", "_codecs.encode"),
+    *("collections.deque", "random.Random"),
     *("datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta"),
     *("pathlib.PosixPath", "pathlib.PurePosixPath"),
     *("numpy.ndarray", "numpy.dtype"),
@@ -161,19 +161,15 @@ def load(pickled: bytes, buffers: Sequence[memoryview]) -> Any:
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Array):
-            return _array, fields_of(value)
-        for kind, made in (
-            (ArrayRecord, _arrays),
-            (MetricRecord, _metrics),
-            (ConfigRecord, _config),
-        ):
-            if type(value) is kind:
-                return made, (dict(value),)
+            return from_fields, fields_of(value)
+        if type(value) in (MetricRecord, ConfigRecord):
+            return type(value), (dict(value),)
+        if type(value) is ArrayRecord:
+            return array_record, (dict(value),)
         named = value if hasattr(value, "__qualname__") else type(value)
-        name = f"{named.__module__}.{named.__qualname__}"
+        name = _named(named)
         # NumPy gives each element type a class of its own.
-        plain = name in _NAMES or isinstance(value, np.generic | np.dtype)
-        if plain or any(value is each for each in _MADE_HERE):
+        if name in _NAMES or name in _MADE or isinstance(value, np.generic | np.dtype):
             return NotImplemented
         raise NotPlain(f"a {name}")
 
@@ -182,29 +178,22 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" in _NAMES:
             return super().find_class(module, name)
-        if module == __name__:
-            for each in _MADE_HERE:
-                if each.__name__ == name:
-                    return each
+        if (made := _MADE.get(f"{module}.{name}")) is not None:
+            return made
         raise NotPlain(f"a {module}.{name}")
 
 
-def _array(*fields: Any) -> Array:
-    return from_fields(*fields)
-
-
-def _arrays(items: dict[str, Array]) -> ArrayRecord:
+def array_record(items: dict[str, Array]) -> ArrayRecord:
+    """The record of these arrays, which are taken over; journals have this function's name."""
     record = ArrayRecord()
     record.update(items)
     return record
 
 
-def _metrics(items: dict[str, Any]) -> MetricRecord:
-    return MetricRecord(items)
+def _named(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
 
 
-def _config(items: dict[str, Any]) -> ConfigRecord:
-    return ConfigRecord(items)
-
-
-_MADE_HERE: list[Any] = [_array, _arrays, _metrics, _config]
+_MADE: dict[str, Any] = {
+    _named(each): each for each in (from_fields, array_record, MetricRecord, ConfigRecord)
+}
