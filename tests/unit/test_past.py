@@ -1,5 +1,7 @@
 """What is recalled of a server's earlier life, and what becomes of an app that changes its mind."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -390,3 +392,54 @@ def test_a_run_that_waits_for_room_hears_when_it_is_ended(broken):
     assert not thread.is_alive()
     assert raised == ["stopped by SIGINT"]
     assert halt.ending.event is RunEvent.STOPPED
+
+
+GOES_ON = """
+import ctypes, gc, pathlib, sys
+from fedkube_server.driver import Answer
+from fedkube_server.past import Past
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.store.journal import Journal
+from fedkube.store.logs import LocalLog
+
+def life():
+    return Past(Journal(LocalLog(pathlib.Path(sys.argv[1])), "r"))
+
+def kib():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("RssAnon"))
+
+CALLS = [(client, turn) for turn in range(200) for client in range(100)]
+outcome = pb.Outcome()
+metrics = outcome.content.records.add(name="metrics").metrics
+for number in range(8):
+    metrics.items.add(key=f"metric-number-{number}", real=number)
+past = life()
+for client, turn in CALLS:
+    past.settled(client, turn, b"asked", None, Answer(outcome, []))
+past.commit()
+past.close(delete=False)
+del past
+seen = [kib()]
+past = life()
+seen.append(kib())
+for client, turn in CALLS:
+    assert past.recall(client, turn, b"asked", None)
+print(*seen, kib())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_recalled_takes_no_memory_any_more(tmp_path):
+    """The journal is read whole; a server that goes on for days must not hold it for as long."""
+    done = subprocess.run(
+        [sys.executable, "-c", GOES_ON, str(tmp_path / "journal")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, read, recalled = map(int, done.stdout.split())
+    assert read - before > 10_000, "what was read is seen"
+    assert recalled - before < 0.6 * (read - before)
