@@ -55,9 +55,10 @@ cluster-down: $(STAMP) ## take it away; what was built is kept in ~/.cache/fedku
 e2e: $(STAMP) ## whole runs on the cluster that KUBECONFIG names (with the images), or else on our own
 	FEDKUBE_E2E=$(if $(KUBECONFIG),1) $(BIN)/pytest tests/e2e/on_cluster
 
-soak: $(STAMP) ## hours of faults: 100,000 simulated runs, then one real run with 50 workers
+soak: $(STAMP) ## hours of faults: 100,000 simulated runs, 2,800 servers killed, a run with 50 workers
 	FEDKUBE_DEATHS=100 $(BIN)/pytest $(APART) tests/simulation -k again_and_again
 	$(BIN)/python -m tests.simulation --seeds 100000
+	$(BIN)/python -m tests.soak.kills
 	$(BIN)/python -m tests.soak --minutes 60 --agents 50
 
 bench: $(STAMP) ## the benchmarks, as JSON lines

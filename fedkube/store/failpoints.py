@@ -9,8 +9,15 @@ from __future__ import annotations
 import os
 import signal
 
-_place, _, _count = os.environ.get("FEDKUBE_FAILPOINT", "").partition(":")
-_left = int(_count or 1)
+_place = ""
+_left = 0
+
+
+def die_at(where: str) -> None:
+    """``NAME:N``, or an empty string for nowhere."""
+    global _place, _left
+    _place, _, count = where.partition(":")
+    _left = int(count or 1)
 
 
 def reach(place: str) -> None:
@@ -21,3 +28,6 @@ def reach(place: str) -> None:
     _left -= 1
     if not _left:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+die_at(os.environ.get("FEDKUBE_FAILPOINT", ""))

@@ -132,19 +132,23 @@ class Processes:
 
         ``listen``: where one that was killed did, whose place it takes.
         """
-        if listen:
-            record = self.folder.read_record()
-            record.state = move(record.state, RunEvent.RESUMED)
-            self.folder.write_record(record)
         ready, announce = os.pipe()
-        arguments = [*("-m", "fedkube_server", "--folder", str(self.folder.path))]
-        arguments += ["--tls", self._tls(Role.SERVER, "run"), "--ready-fd", str(announce)]
-        arguments += ["--listen", listen] if listen else []
+        arguments = ["-m", "fedkube_server", *self.of_server(announce, listen)]
         process = self._start("server", arguments, (announce,))
         os.close(announce)
         with os.fdopen(ready) as pipe:
             line = await asyncio.to_thread(pipe.readline)
         return process, json.loads(line)["port"] if line else 0
+
+    def of_server(self, announce: int, listen: str = "") -> list[str]:
+        """The arguments of a server that is to start now. ``announce``: where it tells its port."""
+        if listen:
+            record = self.folder.read_record()
+            record.state = move(record.state, RunEvent.RESUMED)
+            self.folder.write_record(record)
+        arguments = ["--folder", str(self.folder.path), "--ready-fd", str(announce)]
+        arguments += ["--tls", self._tls(Role.SERVER, "run")]
+        return [*arguments, "--listen", listen] if listen else arguments
 
     def worker(
         self,

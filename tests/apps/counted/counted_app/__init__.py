@@ -1,0 +1,1 @@
+"""Flower app for tests: what the simulated runs run. The repository's root must be importable."""
