@@ -122,6 +122,8 @@ class Executor:
             executed, received = pipe.receive(self._channel, xpb.Executed)
         except pipe.Closed:
             raise Ended(self._how_it_ended(), self._place(request.task)) from None
+        for number in executed.dropped:
+            self._replies.pop(number).close()
         if executed.HasField("segment"):
             self._replies[executed.segment.id] = Segment(received[0], executed.segment.nbytes)
             self._replies[executed.segment.id].close_descriptor()

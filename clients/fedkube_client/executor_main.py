@@ -76,6 +76,7 @@ class Replies:
     def __init__(self) -> None:
         self._segments: dict[int, Segment] = {}
         self._free: list[int] = []
+        self._given_up: list[int] = []
         self._number = 0
 
     def free(self, numbers: Iterable[int]) -> None:
@@ -93,6 +94,8 @@ class Replies:
             self._number += 1
             number = self._number
             self._segments[number] = Segment.create(size)
+        executed.dropped.extend(self._given_up)
+        self._given_up.clear()
         segment = self._segments[number]
         for blob, offset in zip(blobs, offsets, strict=True):
             segment.view[offset : offset + len(blob)] = blob
@@ -111,6 +114,7 @@ class Replies:
                 chosen = number
             elif not fits:
                 self._segments.pop(number).close()
+                self._given_up.append(number)
         self._free = [each for each in self._free if each in self._segments and each != chosen]
         return chosen
 
