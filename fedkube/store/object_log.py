@@ -14,7 +14,8 @@ An object is created only if there is none of its number, which the store sees t
 that both believe the run to be theirs, one puts its object at the next number, and the other learns
 that it was superseded before anybody has acted upon what it wanted to put there. Whoever opens a
 log puts an object of kind 1 first: from then on none of an earlier server's can get in. For the
-same reason nothing is deleted before the log as a whole is.
+same reason no object is deleted before the log as a whole is; those whose bytes hold no longer are
+written anew without them, once an object of kind 3 is there.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ import os
 import re
 import struct
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +80,9 @@ class ObjectLog:
         self._folder = folder
         self._writer = os.urandom(16)
         self._size = 0
+        self._held: list[tuple[int, int]] = []
+        self._dead: list[int] = []
+        self._emptying = ThreadPoolExecutor(1, "emptying")
         self._lock: int | None = seize(folder / LOCK)
         try:
             self._next = self._take_over()
@@ -99,11 +105,13 @@ class ObjectLog:
         with tempfile.TemporaryFile(dir=self._folder) as spool:
             size = 0
             try:
-                for kind, kept, data in self._objects():
+                for number, kind, kept, data in self._objects():
                     if kind in (_CUT, _REPLACED):
                         size = kept
                         spool.truncate(size)
-                    if kind in (_BYTES, _REPLACED):
+                        self._let_go(size)
+                    if kind in (_BYTES, _REPLACED) and data:
+                        self._held.append((number, size))
                         spool.seek(size)
                         spool.write(data)
                         size += len(data)
@@ -119,7 +127,7 @@ class ObjectLog:
         """Put these bytes at the end, in the store."""
         if self._size:
             failpoints.reach("journal.begun")
-        self._put(_BYTES, parts=parts)
+        self._held.append((self._put(_BYTES, parts=parts), self._size))
         if self._size:
             failpoints.reach("journal.synced")
         self._size += sum(map(len, parts))
@@ -128,17 +136,23 @@ class ObjectLog:
         """Only the first so many bytes hold."""
         if size < self._size:
             self._put(_CUT, size)
+            self._let_go(size)
             self._size = size
 
     def replace(self, size: int, parts: Sequence[memoryview]) -> None:
-        """Cut and append in one object."""
+        """Cut and append in one object; those of which nothing holds any more are emptied."""
         failpoints.reach("journal.condensing")
-        self._put(_REPLACED, size, parts)
+        number = self._put(_REPLACED, size, parts)
         failpoints.reach("journal.condensed")
+        self._let_go(size)
+        self._held.append((number, size))
         self._size = size + sum(map(len, parts))
+        dead, self._dead = self._dead, []
+        self._emptying.submit(self._empty, dead)
 
     def close(self) -> None:
         """Another process of this machine may open it."""
+        self._emptying.shutdown()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -150,6 +164,7 @@ class ObjectLog:
         """
         import obstore
 
+        self._emptying.shutdown()  # which would put objects where none are to be left
         numbers = _numbers(self._store, self.name)
         try:
             obstore.delete(self._store, [_path(number) for number in numbers])
@@ -177,12 +192,35 @@ class ObjectLog:
             )
         return number + 1
 
-    def _put(self, kind: int, kept: int = 0, parts: Sequence[memoryview] = ()) -> None:
+    def _let_go(self, size: int) -> None:
+        """Nothing holds of the objects whose bytes begin at ``size`` or after it."""
+        self._dead += [number for number, start in self._held if start >= size]
+        self._held = [(number, start) for number, start in self._held if start < size]
+
+    def _empty(self, numbers: Sequence[int]) -> None:
+        """Have these objects hold no bytes, so that the store need not keep them."""
+        import obstore
+
+        data = _HEADER.pack(_FORMATS[_BYTES], _BYTES, self._writer, 0)
+        try:
+            with ThreadPoolExecutor(_FETCHED) as pool:
+                put = partial(obstore.put, self._store, file=data, use_multipart=False)
+                deque(pool.map(put, map(_path, numbers)), maxlen=0)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            log.warning(
+                "%s: what was condensed takes up room there until the run has ended: %s",
+                self.name,
+                _first_line(error),
+            )
+
+    def _put(self, kind: int, kept: int = 0, parts: Sequence[memoryview] = ()) -> int:
+        """Put the next object, and return its number."""
         if not self._create(self._next, kind, kept, parts) and not self._wrote(self._next):
             raise Superseded(
                 f"another server has taken over {self.name}, where the run goes on; this one ends"
             )
         self._next += 1
+        return self._next - 1
 
     def _create(
         self, number: int, kind: int, kept: int = 0, parts: Sequence[memoryview] = ()
@@ -215,8 +253,8 @@ class ObjectLog:
             raise NotNow(f"{self.name} cannot be read") from error
         return bytes(data[8:24]) == self._writer
 
-    def _objects(self) -> Iterator[tuple[int, int, memoryview]]:
-        """What was put before this process opened the log, in order: kind, bytes kept, bytes."""
+    def _objects(self) -> Iterator[tuple[int, int, int, memoryview]]:
+        """What was put before this process opened the log: number, kind, bytes kept, bytes."""
         numbers = range(1, self._next - 1)
         with ThreadPoolExecutor(_FETCHED) as pool:
             for start in range(0, len(numbers), _FETCHED):
@@ -228,7 +266,7 @@ class ObjectLog:
                             "version of FedKube reads"
                         )
                     _, kind, _, kept = _HEADER.unpack(data[: _HEADER.size])
-                    yield kind, kept, data[_HEADER.size :]
+                    yield number, kind, kept, data[_HEADER.size :]
 
     def _get(self, number: int) -> memoryview:
         import obstore

@@ -24,6 +24,7 @@ class S3Server:
         self.down = False
         self.forgets = False  # stores what it is given, and then says that something went wrong
         self.denies = False
+        self.locked = False  # what is there can be not be written again
         self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("_H", (_Handler,), {"s3": self}))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
@@ -66,6 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
             created = self.headers.get("If-None-Match") == "*" and not self.s3.overwrites
             if created and self._key in self.s3.objects:
                 self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+                return
+            if self.s3.locked and self._key in self.s3.objects:
+                self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
                 return
             self.s3.objects[self._key] = data
             if self.s3.forgets:

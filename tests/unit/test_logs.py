@@ -419,6 +419,88 @@ def test_what_is_written_while_another_opens_it_is_read_by_that_one(objects, mon
         first.append(parts(b"late"))
 
 
+def sizes(s3):
+    return [len(each) - 32 for _, each in sorted(s3.objects.items())]
+
+
+def test_what_was_condensed_takes_up_no_room(s3, tmp_path):
+    log = ObjectLog.at(URL, tmp_path)
+    log.read()
+    for each in (b"opening", b"one", b"four", b"seven"):
+        log.append(parts(each))
+    log.replace(7, parts(b"two"))
+    log.append(parts(b"eight"))
+    log.close()
+    assert sizes(s3) == [0, 7, 0, 0, 0, 3, 5], "all are there still, to keep others out"
+    log = ObjectLog.at(URL, tmp_path)
+    assert log.read() == b"openingtwoeight"
+    log.cut(10)
+    log.append(parts(b"ten"))
+    log.replace(7, parts(b"eleven"))
+    log.close()
+    assert sizes(s3) == [0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 6]
+    log = ObjectLog.at(URL, tmp_path)
+    assert log.read() == b"openingeleven"
+    log.close()
+
+
+def test_what_was_condensed_keeps_a_late_server_out(s3, tmp_path):
+    first = ObjectLog.at(URL, another(tmp_path))
+    first.read()
+    first.append(parts(b"one"))
+    second = ObjectLog.at(URL, another(tmp_path))
+    second.read()
+    second.append(parts(b"four"))
+    second.replace(0, parts(b"three"))
+    second.close()
+    with pytest.raises(Superseded):
+        first.append(parts(b"late"))
+    assert content(S3(tmp_path)) == b"three"
+
+
+def test_a_server_that_dies_before_it_has_made_room_leaves_that_to_the_next(
+    s3, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as dying:
+        dying.setattr(ObjectLog, "_empty", lambda *_: None)
+        log = ObjectLog.at(URL, another(tmp_path))
+        log.read()
+        log.append(parts(b"one"))
+        log.append(parts(b"four"))
+        log.replace(3, parts(b"two"))
+        log.close()
+    assert sizes(s3) == [0, 3, 4, 3]
+    log = ObjectLog.at(URL, another(tmp_path))
+    assert log.read() == b"onetwo"
+    log.replace(3, parts(b"six"))
+    log.close()
+    assert sizes(s3) == [0, 3, 0, 0, 0, 3]
+    assert content(S3(tmp_path)) == b"onesix"
+
+
+def test_a_store_in_which_nothing_may_be_written_twice(s3, tmp_path, caplog):
+    log = ObjectLog.at(URL, tmp_path)
+    log.read()
+    log.append(parts(b"one"))
+    s3.locked = True
+    log.replace(0, parts(b"two"))
+    log.append(parts(b"six"))
+    log.close()
+    assert "takes up room there until the run has ended" in caplog.text
+    assert content(S3(tmp_path)) == b"twosix"
+
+
+def test_what_is_deleted_is_gone_though_room_was_just_made(s3, tmp_path):
+    log = ObjectLog.at(URL, tmp_path)
+    log.read()
+    for _ in range(20):
+        log.append(parts(b"one"))
+    log.replace(0, parts(b"two"))
+    log.delete()
+    log.close()
+    assert not s3.objects
+
+
 def test_two_that_open_it_at_once(objects):
     ones = [objects.open() for _ in range(3)]
     for each in ones[:-1]:
