@@ -44,7 +44,7 @@ _STEPS = {"begun": 2, "torn": 2, "written": 2, "synced": 2, "condensing": 1, "co
 # Rounds in which a journal doubles.
 _DOUBLES = 12
 # A life that neither dies nor ends.
-_HANGS_S = 120.0
+_HANGS_S = 900.0
 
 
 @dataclass(frozen=True)
