@@ -97,6 +97,7 @@ class Stream:
         self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
         self._call: Any = None
+        self._over = False
         self.greeted = False
 
     def send(self, frame: bytes) -> None:
@@ -133,6 +134,10 @@ class Stream:
             except asyncio.CancelledError:
                 self._receiver.check()
                 raise
+            finally:
+                # Whoever takes frames from here would wait for the next one for ever.
+                self._over = True
+                self._wake.set()
         return False
 
     def _welcome(self, frame: bytes) -> None:
@@ -145,7 +150,7 @@ class Stream:
         self._receiver.greeted(self, message.welcome)
 
     async def _frames(self) -> AsyncIterator[bytes]:
-        while True:
+        while not self._over:
             if self._control:
                 yield self._control.popleft()
             elif self._bulk:

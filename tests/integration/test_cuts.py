@@ -1,6 +1,7 @@
 """A real agent behind a link that breaks all the time."""
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -83,3 +84,31 @@ def test_a_workers_sum_survives_the_cuts():
             assert link.breaks > 2
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_connection_that_was_cut_leaves_no_task_behind(answers):
+    """Neither where there was a server nor where there was none."""
+    complaints = []
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+        async with world(10**9) as (server, link):
+            server.submit(1, floats(1), dtype="float32")
+            await asyncio.wait_for(server.outcome(), 60)
+            at_first = len(asyncio.all_tasks())
+            link.refuses = not answers
+            for _ in range(5):
+                link.cut()
+                await asyncio.sleep(0.5)
+            link.refuses = False
+            server.submit(2, floats(1), dtype="float32")
+            await asyncio.wait_for(server.outcome(), 60)
+            gc.collect()
+            assert len(asyncio.all_tasks()) <= at_first
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert not complaints
