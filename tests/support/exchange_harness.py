@@ -31,7 +31,7 @@ RUN = "run-1"
 
 
 def authority() -> Authority:
-    return Authority("test", datetime.now(UTC), timedelta(hours=1))
+    return Authority("test", datetime.now(UTC), timedelta(days=1))  # longer than any soak
 
 
 def credentials(trusted, role, name="worker-0", run=RUN, by=None) -> Credentials:
