@@ -23,7 +23,7 @@ _TICK_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a run wants. ``use``: workers that it has use for; None: not known yet."""
+    """What a run wants. ``use``: pods that it has use for; None: not known yet."""
 
     run: Run
     shape: Shape
@@ -127,13 +127,21 @@ class Elastic:
             return
         before, now = self._shares, time.monotonic()
         wishes = {
-            key: Wish(run, shape_of(run, view.limits.get(key[0], ())), need.most(now))
+            key: Wish(
+                run, shape_of(run, view.limits.get(key[0], ())), _pods_for(run, need.most(now))
+            )
             for key, (run, need) in self._runs.items()
         }
         self._shares = shares(view, wishes, self._headroom)
         for key, found in self._shares.items():
             if found != before.get(key):
                 self.look_at(key)
+
+
+def _pods_for(run: Run, calls: int | None) -> int | None:
+    """Workers that a run has use for when it makes so many calls at once."""
+    pool = run.spec.pool
+    return calls if calls is None or pool is None else pool.pods_for(calls)
 
 
 def shapes_of(run: Run, limit_ranges: Iterable[Object] = ()) -> dict[str, Shape]:

@@ -42,7 +42,8 @@ class Place:
 
     ``workers``: so many, ``by_node``. ``most``: more would idle, or were not asked for.
     ``accelerators``: that each worker has, of the kind ``accelerator``; ``free``: of that kind, on
-    nodes that take the run's workers. ``why``: what keeps it from being more.
+    nodes that take the run's workers. ``at_once``: clients that each worker serves at a time.
+    ``why``: what keeps it from being more.
     """
 
     workers: int
@@ -52,6 +53,7 @@ class Place:
     accelerator: str = ""
     accelerators: int = 0
     free: int = 0
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Plan:
     """What would run where, and how long it would take.
 
     ``clients_per_accelerator``: that compute at a time on one; 0 where none are asked for.
-    ``waves``: clients that a worker serves one after the other, in a round. None: not known.
+    ``waves``: clients that are served one after the other in a round, where one is served at a
+    time. ``round_s``: as if clients that share an accelerator did not slow each other. None: not
+    known.
     """
 
     workers: int
@@ -77,50 +81,53 @@ class Plan:
 def plan(work: Work, place: Place) -> Plan:
     """The plan of a run."""
     workers = min(place.workers, place.most)
-    waves = math.ceil(work.calls / workers) if workers else 0
-    round_s = _round_s(work, workers)
+    served = workers * place.at_once
+    waves = math.ceil(work.calls / served) if served else 0
+    round_s = _round_s(work, served)
     run_s = round_s * work.rounds if round_s is not None and work.rounds else None
     hours = None if run_s is None else run_s * workers * place.accelerators / 3600
     return Plan(
         workers=workers,
-        clients_per_accelerator=1 if place.accelerators else 0,
+        clients_per_accelerator=place.at_once if place.accelerators else 0,
         accelerators_free=place.free,
         waves=waves,
         round_s=round_s,
         run_s=run_s,
-        bytes_per_round=_bytes(work, workers),
+        bytes_per_round=_bytes(work, served),
         placement={name: count for name, count in place.by_node.items() if count},
         why=_why(work, place, workers),
         accelerator_hours=hours if place.accelerators else None,
     )
 
 
-def _round_s(work: Work, workers: int) -> float | None:
-    if work.client_s is None or not workers:
+def _round_s(work: Work, served: int) -> float | None:
+    """``served``: clients that are served at a time."""
+    if work.client_s is None or not served:
         return None
-    return makespan([work.client_s] * work.calls, workers)
+    return makespan([work.client_s] * work.calls, served)
 
 
-def _bytes(work: Work, workers: int) -> int | None:
-    """The model goes to each worker once; updates come as they are, or as sums.
+def _bytes(work: Work, served: int) -> int | None:
+    """The model goes once to each process that serves; updates come as they are, or as sums.
 
-    A sum has eight bytes an element, as two models of float32 do, and a worker makes one where it
+    A sum has eight bytes an element, as two models of float32 do, and a process makes one where it
     serves several clients.
     """
-    if work.model_bytes is None or not workers:
+    if work.model_bytes is None or not served:
         return None
-    return work.model_bytes * (workers + min(work.calls, 2 * workers))
+    return work.model_bytes * (served + min(work.calls, 2 * served))
 
 
 def _why(work: Work, place: Place, workers: int) -> str:
     if not workers:
         return f"no worker fits: {place.why}" if place.why else "no worker fits"
-    if workers >= work.calls:
-        return "one worker for each client of a round: more would idle"
+    served = workers * place.at_once
+    if served >= work.calls:
+        return "all clients of a round are served at once: more workers would idle"
     what = f"no more than {place.most} asked for" if workers >= place.most else place.why
-    waves = math.ceil(work.calls / workers)
+    waves = math.ceil(work.calls / served)
     # So many would save a wave; fewer more would save nothing.
-    enough = math.ceil(work.calls / (waves - 1))
+    enough = math.ceil(work.calls / (waves - 1) / place.at_once)
     return f"{what}; {_gain(work, place, workers, enough)}"
 
 
@@ -132,9 +139,9 @@ def _gain(work: Work, place: Place, workers: int, enough: int) -> str:
         things = place.accelerator.rpartition("/")[2].upper() + "s" if place.accelerator else things
     if more == 1:
         things = things.removesuffix("s")
-    before, after = _round_s(work, workers), _round_s(work, enough)
+    before, after = (_round_s(work, count * place.at_once) for count in (workers, enough))
     if before is None or after is None:
-        waves = math.ceil(work.calls / workers)
+        waves = math.ceil(work.calls / (workers * place.at_once))
         return f"{more} more {things} would cut the round from {waves} to {waves - 1} waves"
     return f"{more} more {things} would cut the round from {span(before)} to {span(after)}"
 

@@ -1,6 +1,12 @@
 """Several clients on one GPU; the GPU is one in name only, with room for a few processes."""
 
+import asyncio
+import signal
+
 import pytest
+from run_processes import Processes
+
+from fedkube.core.run_states import RunState
 
 
 @pytest.fixture
@@ -16,7 +22,7 @@ def crowd(run, apps, tmp_path, monkeypatch):
         monkeypatch.setenv("PLACES", str(places))
         return run(
             apps / "misbehave", "--clients", "12", "--seed", "1", "--json", *options,
-            "-c", 'mode="crowd" culprit=-1 sleep=0.05 num-server-rounds=2', out=out,
+            "-c", 'mode="crowd" culprit=-1 sleep=0.3 num-server-rounds=2', out=out,
         )  # fmt: skip
 
     return on
@@ -44,3 +50,61 @@ def test_the_last_worker_stays_and_its_clients_fail_with_their_reason(crowd):
     assert ran.log.count("memory ran out on GPU 0") == 1
     assert len(ran.failures()) == 12
     assert all("CUDA error: out of memory" in reason for *_, reason in ran.failures())
+
+
+# ----------------------------------------------------------------- in one container
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """A run, and how to have so many workers at it which share a container with so much room."""
+    places = tmp_path / "places"
+    places.mkdir()
+    monkeypatch.setenv("PLACES", str(places))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    config = {"mode": "crowd", "culprit": -1, "sleep": 0.3, "num-server-rounds": 2}
+
+    def start(room):
+        for number in range(room):
+            (places / f"{number}").touch()
+        return Processes(tmp_path, 12, **config)
+
+    return start
+
+
+def test_workers_of_a_container_leave_it_until_the_others_fit(container):
+    async def scenario(run):
+        server, port = await run.server()
+        workers = run.worker(f"127.0.0.1:{port}", several=4)
+        assert await workers.ends(60) == 0, workers.printed
+        await server.ends(20)
+        assert workers.printed.count("memory ran out: ") == 2
+
+    with container(2) as run:
+        asyncio.run(scenario(run))
+    record = run.folder.read_record()
+    assert record.state is RunState.SUCCEEDED
+    assert record.rounds == 2
+    for each in run.folder.read_history()[1:]:
+        assert sorted(each.phases["train"].clients) == list(range(12))
+        assert not each.phases["train"].failures
+
+
+def test_a_container_that_is_told_to_go_hands_over_what_it_has(container):
+    """Two of its workers have ended their clients by then, or are at them; another goes on."""
+
+    async def scenario(run):
+        server, port = await run.server()
+        first = run.worker(f"127.0.0.1:{port}", "worker-0", several=2, leave_s=20)
+        await first.says("begins")
+        first.signal(signal.SIGTERM)
+        assert await first.ends(20) == 128 + signal.SIGTERM
+        second = run.worker(f"127.0.0.1:{port}", "worker-1", several=2)
+        assert await second.ends(60) == 0, second.printed
+        await server.ends(20)
+
+    with container(2) as run:
+        asyncio.run(scenario(run))
+    assert run.folder.read_record().state is RunState.SUCCEEDED
+    for each in run.folder.read_history()[1:]:
+        assert sorted(each.phases["train"].clients) == list(range(12))

@@ -48,6 +48,21 @@ BAD: dict[str, dict[str, Any]] = {
     "half a GPU": {
         "pool": {"clients": 2, "pod": {"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}}
     },
+    "several clients on no GPU": {"pool": {"clients": 2, "clientsPerAccelerator": 2}},
+    "several clients on two GPUs": {
+        "pool": {
+            "clients": 2,
+            "clientsPerAccelerator": 2,
+            "pod": {"resources": {"limits": {"nvidia.com/gpu": 2}}},
+        }
+    },
+    "more clients than fit on a GPU": {
+        "pool": {
+            "clients": 100,
+            "clientsPerAccelerator": 65,
+            "pod": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+        }
+    },
     "a bad variable": {"pool": {"clients": 2, "pod": {"env": [{"name": "1-A"}]}}},
     "privileged": {"pool": {"clients": 2, "pod": {"hostNetwork": True}}},
     "pool and sites": {"pool": {"clients": 2}, "sites": [{"name": "a"}, {"name": "b"}]},

@@ -158,10 +158,14 @@ class Processes:
         versions_ahead: int = 0,
         give_up_s: int = 20,
         leave_s: int = 0,
+        several: int = 0,
     ) -> Process:
-        code = (
-            ["-c", _SPEAKS.format(versions_ahead)] if versions_ahead else ["-m", "fedkube_client"]
-        )
+        """A worker; ``several``: so many of them, as in one container."""
+        code = ["-m", "fedkube_client"]
+        if versions_ahead:
+            code = ["-c", _SPEAKS.format(versions_ahead)]
+        elif several:
+            code = ["-m", "fedkube_client.crew", "--workers", str(several)]
         arguments = [*code, "--server", address, "--name", name]
         arguments += ["--give-up-s", str(give_up_s), "--leave-s", str(leave_s)]
         arguments += ["--tls", self._tls(Role.WORKER, name), "--app", str(self._app)]

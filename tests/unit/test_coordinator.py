@@ -305,6 +305,19 @@ def worker_job(run: Run) -> dict[str, Any]:
     return job
 
 
+def test_a_worker_pod_that_serves_several_clients() -> None:
+    pool = {"clients": 8, "pod": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}
+    (alone,) = worker_job(a_run(pool=pool))["spec"]["template"]["spec"]["containers"]
+    (several,) = worker_job(a_run(pool=pool | {"clientsPerAccelerator": 4}))["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert alone["command"][:4] == ["python3", "-m", "fedkube_client", "--server"]
+    module = ["python3", "-m", "fedkube_client.crew", "--workers", "4", "--server"]
+    assert several["command"][:6] == module
+    assert several["command"][6:] == alone["command"][4:]
+    assert several["resources"] == alone["resources"]
+
+
 def everything(run: Run) -> list[dict[str, Any]]:
     return [
         objects.certificates(run, NOW),

@@ -188,6 +188,9 @@ def test_pools_without_accelerators_have_what_they_ask_for() -> None:
         ({"clients": 10, "pod": POD}, 10),
         ({"clients": 10, "workers": 4, "pod": POD}, 4),
         ({"clients": 10, "pod": {"resources": {"limits": {GPU: 0}}}}, 1),
+        ({"clients": 10, "pod": POD, "clientsPerAccelerator": 4}, 3),
+        ({"clients": 10, "pod": POD, "clientsPerAccelerator": 4, "workers": 2}, 2),
+        ({"clients": 10, "pod": POD, "clientsPerAccelerator": 16}, 1),
     ],
 )
 def test_the_most_workers_that_a_pool_has(pool: Object, most: int) -> None:
@@ -239,6 +242,18 @@ def test_workers_follow_the_gpus() -> None:
         elastic=elastic,
     )  # fmt: skip
     assert seen == [4, 1, 8, 0]
+
+
+def test_a_run_has_use_for_as_many_pods_as_serve_its_clients_at_a_time() -> None:
+    elastic = Elastic(Nodes(a_node("a", 8)))
+    run, need = read(gpu_run(clients=24, clientsPerAccelerator=3)), Need(0)
+    held = elastic.want(("ml", "r"), run, need, 0)
+    assert held is not None
+    assert held.workers == 8
+    need.note(0.0, 7)
+    other = elastic.want(("ml", "s"), read(gpu_run("s")), Need(), 0)
+    assert other is not None
+    assert other.workers == 5, "seven clients on three pods"
 
 
 def test_a_run_that_ends_makes_room_for_another() -> None:

@@ -93,6 +93,13 @@ class PoolGroup(Declared):
         le=10_000,
         description="Worker pods at most; null: one, or with accelerators one for each client",
     )
+    clients_per_accelerator: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Clients that a pod serves at a time on its accelerator; when memory runs out "
+        "there, one less. More than one goes with one accelerator a pod",
+    )
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads a client computes with")
     max_attempts: int = Field(
         default=3, ge=1, le=100, description="How often a client is tried when its worker dies"
@@ -109,9 +116,24 @@ class PoolGroup(Declared):
 
     @property
     def most_workers(self) -> int:
-        """More would idle, or were not asked for."""
-        wanted = self.workers or (self.clients if self.elastic else 1)
-        return min(wanted, self.clients)
+        """Pods; more would idle, or were not asked for."""
+        useful = self.pods_for(self.clients)
+        wanted = self.workers or (useful if self.elastic else 1)
+        return min(wanted, useful)
+
+    def pods_for(self, clients: int) -> int:
+        """So many serve these at a time."""
+        return -(-clients // self.clients_per_accelerator)
+
+    @model_validator(mode="after")
+    def _shares_one_accelerator(self) -> PoolGroup:
+        count = sum(self.pod.accelerators.values())
+        if self.clients_per_accelerator > 1 and count != 1:
+            raise ValueError(
+                f"clientsPerAccelerator is {self.clients_per_accelerator}, which goes with one "
+                f"accelerator a pod, and its limits have {count or 'none'}"
+            )
+        return self
 
 
 class SiteData(Declared):

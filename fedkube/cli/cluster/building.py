@@ -30,6 +30,7 @@ _OPTIONS = {
     "spec.app.image": "--image",
     "spec.app.path": "--path",
     "spec.pool.clients": "--clients",
+    "spec.pool.clientsPerAccelerator": "--clients-per-gpu",
     "spec.pool.workers": "--workers",
     "spec.seed": "--seed",
     "spec.server.journal": "--journal",
@@ -53,6 +54,7 @@ class Wishes:
     cohort: Cohort = field(default_factory=Cohort)
     compression: str | None = None
     gpus: str = ""
+    clients_per_gpu: int | None = None
     cpu: str = ""
     memory: str = ""
     server_memory: str = ""
@@ -90,6 +92,7 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
             {
                 "clients": wanted if wishes.clients is None else wishes.clients,
                 "workers": wishes.workers,
+                "clientsPerAccelerator": wishes.clients_per_gpu,
                 "pod": _pod(wishes, wishes.cpu, wishes.memory, _accelerators(wishes.gpus)),
             }
         ),

@@ -83,6 +83,10 @@ def plan(
     gpus: Annotated[
         str, typer.Option("--gpus", help="As `fedkube submit` takes it.", show_default=False)
     ] = "",
+    clients_per_gpu: Annotated[
+        int | None,
+        typer.Option("--clients-per-gpu", help="As `fedkube submit` takes it.", show_default=False),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", help="As `fedkube submit` takes it.", show_default=False),
@@ -109,6 +113,7 @@ def plan(
         clients=clients,
         workers=workers,
         gpus=gpus,
+        clients_per_gpu=clients_per_gpu,
         cpu=cpu,
         memory=memory,
         run_config=project.parse_overrides(run_config or []),
@@ -152,8 +157,11 @@ def _wanted(source: str, wishes: Wishes) -> tuple[str, FederatedRunSpec, Object]
         raise Usage(f"{source} has {len(found)} runs, and one is planned at a time")
     body = found[0]
     spec = body["spec"]
-    if wishes.gpus or wishes.cpu or wishes.memory:
-        raise Usage("--gpus, --cpu and --memory are for an app's folder", hint="say it in the file")
+    if wishes.gpus or wishes.clients_per_gpu or wishes.cpu or wishes.memory:
+        raise Usage(
+            "--gpus, --clients-per-gpu, --cpu and --memory are for an app's folder",
+            hint="say it in the file",
+        )
     if (wishes.clients or wishes.workers) and not spec.get("pool"):
         raise Usage("--clients and --workers are of a pool, and the run in the file has sites")
     for field, value in (("clients", wishes.clients), ("workers", wishes.workers)):
@@ -271,6 +279,7 @@ def _place(
         why="; ".join(sorted({each.why for each in shares.values()} - {""})),
         accelerator=accelerator,
         accelerators=count,
+        at_once=spec.pool.clients_per_accelerator if spec.pool is not None else 1,
         free=sum(
             node.free.get(accelerator, 0)
             for node in there

@@ -105,6 +105,16 @@ def submit(
             rich_help_panel=_RESOURCES,
         ),
     ] = "",
+    clients_per_gpu: Annotated[
+        int | None,
+        typer.Option(
+            "--clients-per-gpu",
+            help="Clients that each worker serves at a time, with --gpus 1; when memory runs out "
+            "there, one less. Default: 1.",
+            show_default=False,
+            rich_help_panel=_RESOURCES,
+        ),
+    ] = None,
     cpu: Annotated[
         str,
         typer.Option(
@@ -241,6 +251,7 @@ def submit(
             cohort=cohorts.read(cohort or []),
             compression=compression.value if compression else None,
             gpus=gpus,
+            clients_per_gpu=clients_per_gpu,
             cpu=cpu,
             memory=memory,
             server_memory=server_memory,

@@ -86,6 +86,9 @@ def queued(job: Object, queue: str) -> Object:
 def _pool_job(run: Run, defaults: Defaults, pool: PoolGroup) -> Object:
     """As many pods as ``parallelism`` says, until one was sent home."""
     command = _worker_command(run, "pool.$(POD_NAME)", pool.threads)
+    if pool.clients_per_accelerator > 1:
+        several = ["fedkube_client.crew", "--workers", str(pool.clients_per_accelerator)]
+        command[2:3] = several
     container = Container(Role.WORKER, "worker", command, pool.pod)
     return _worker_job(run, run.child("workers"), pod_template(run, defaults, container))
 

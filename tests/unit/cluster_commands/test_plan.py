@@ -74,6 +74,15 @@ def test_from_a_file_without_a_cluster(
     }  # fmt: skip
 
 
+def test_with_several_clients_on_each_gpu(fedkube: Commands, nodes: str) -> None:
+    done = fedkube(
+        "plan", DIGITS, "--nodes", nodes, "--gpus", "1", "--clients-per-gpu", "3", "--clients",
+        "64", "--client-seconds", "60", "--format", "json",
+    )  # fmt: skip
+    found = done.json
+    assert (found["workers"], found["clients_per_accelerator"], found["waves"]) == (10, 3, 3)
+
+
 def test_in_words(fedkube: Commands, nodes: str) -> None:
     done = fedkube(
         "plan", DIGITS, "--nodes", nodes, "--gpus", "1", "--clients", "64",
@@ -210,6 +219,8 @@ def test_how_long_clients_took_in_an_earlier_run(
         ((DIGITS, "--clients", "1"), 2, "--clients: "),
         ((DIGITS, "--workers", "0"), 2, "--workers: "),
         ((DIGITS, "--gpus", "many"), 2, "--gpus is 'many'"),
+        ((DIGITS, "--gpus", "2", "--clients-per-gpu", "2"), 2, "goes with one accelerator a pod"),
+        ((DIGITS, "--clients-per-gpu", "2"), 2, "its limits have none"),
     ],
 )
 def test_bad_input(

@@ -132,7 +132,8 @@ def test_rounds_are_described_as_on_a_laptop(fedkube, app):
 
 
 def test_accelerators_of_another_name(fedkube, app):
-    spec = spec_of(fedkube, app, "--gpus", "amd.com/gpu=1")
+    spec = spec_of(fedkube, app, "--gpus", "amd.com/gpu=1", "--clients-per-gpu", "4")
+    assert spec["pool"]["clientsPerAccelerator"] == 4
     assert spec["pool"]["pod"]["resources"]["limits"] == {"amd.com/gpu": 1}
 
 
@@ -150,6 +151,8 @@ def test_what_was_not_asked_for_is_left_to_the_cluster(fedkube, app):
         (("--name", "a" * 41), "at most 40"),
         (("--gpus", "many"), "--gpus is 'many'"),
         (("--gpus", "0"), "--gpus is '0'"),
+        (("--gpus", "1", "--clients-per-gpu", "65"), "--clients-per-gpu: "),
+        (("--clients-per-gpu", "2"), "goes with one accelerator a pod"),
         (("--gpus", "gpu=1"), "--gpus is 'gpu=1'"),
         (("--cpu", "two"), "--cpu is 'two'"),
         (("--memory", "4GiB"), "--memory is '4GiB'"),

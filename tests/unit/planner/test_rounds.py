@@ -49,10 +49,10 @@ def test_equal_clients_are_waves() -> None:
     assert makespan([], 3) == 0.0
 
 
-def planned(workers: int = 13, most: int = 64, **work: Any) -> Plan:
+def planned(workers: int = 13, most: int = 64, at_once: int = 1, **work: Any) -> Plan:
     place = Place(
         workers, {"a": workers, "b": 0}, most, "3 nodes with no more nvidia.com/gpu free",
-        "nvidia.com/gpu", 1, workers,
+        "nvidia.com/gpu", 1, workers, at_once,
     )  # fmt: skip
     return plan(
         Work(**{"calls": 64, "client_s": 60.0, "rounds": 10, "model_bytes": 10**6} | work), place
@@ -84,10 +84,22 @@ def test_why_it_is_not_faster() -> None:
     assert planned(most=4).why == (
         "no more than 4 asked for; 1 more worker would cut the round from 16 min to 13 min"
     )
-    assert planned(calls=8).why == "one worker for each client of a round: more would idle"
+    at_once = "all clients of a round are served at once: more workers would idle"
+    assert planned(calls=8).why == at_once
+    assert planned(workers=4, at_once=2, calls=8).why == at_once
     none = planned(workers=0)
     assert (none.workers, none.waves, none.round_s) == (0, 0, None)
     assert none.why == "no worker fits: 3 nodes with no more nvidia.com/gpu free"
+
+
+def test_several_clients_on_each_accelerator() -> None:
+    found = planned(at_once=4)
+    assert (found.workers, found.clients_per_accelerator) == (13, 4)
+    assert (found.waves, found.round_s) == (2, 120.0)
+    assert found.accelerator_hours == pytest.approx(1200 * 13 / 3600)
+    assert found.bytes_per_round == 10**6 * (52 + 64)
+    assert found.why.endswith("; 3 more GPUs would cut the round from 2 min to 60 s")
+    assert planned(at_once=4, client_s=None).why.endswith("from 2 to 1 waves")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,159 @@
+"""Several workers in one container, which share its accelerator.
+
+``python -m fedkube_client.crew --workers N --name NAME ...``: the rest are options of a worker, and
+the workers are ``NAME.0`` to ``NAME.<N-1>``. One whose memory runs out leaves the accelerator to
+the others; others that end are started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fedkube.core import logs
+from fedkube.core.errors import GAVE_WAY
+
+log = logging.getLogger("fedkube.client")
+
+# Who keeps dying within a minute is not started again more often than this in a row.
+_MAX_RESTARTS = 5
+_STABLE_S = 60.0
+_LONGEST_PAUSE_S = 20.0
+# When the run is over for one, the others hear of it within this time.
+_FAREWELL_S = 10.0
+# Of containers of a pod, each with the one before it.
+NOTE = Path(tempfile.gettempdir()) / "fedkube-crew"
+
+
+class Memory:
+    """How many workers there is memory for, as far as earlier lives of the container have found.
+
+    A container is killed as a whole where its own memory runs out, and nobody is told why.
+    """
+
+    def __init__(self, path: Path, asked: int) -> None:
+        self._path = path
+        self.count = asked
+        with suppress(OSError, ValueError):
+            self.count = min(asked, max(1, int(path.read_text())))
+        self.note(self.count - 1)
+
+    def note(self, count: int) -> None:
+        """So many are to be started if this life ends without a word."""
+        with suppress(OSError):  # then the next one begins as this one did
+            self._path.write_text(str(max(1, count)))
+
+
+class Crew:
+    """The workers. ``command``: of one, but for its name and what it is told of the others."""
+
+    def __init__(self, memory: Memory, name: str, command: Sequence[str]) -> None:
+        self._memory = memory
+        self._name = name
+        self._command = command
+        self._there = set(range(memory.count))
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._going = asyncio.Event()
+        self._asked = False
+        # Its other end is this process's alone: when that goes, the workers read its end.
+        self._lifeline, self._held = os.pipe()
+
+    async def run(self) -> int:
+        """Keep them at work until the run is over; the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._ask)
+        codes = await asyncio.gather(*(self._keep(number) for number in sorted(self._there)))
+        self._memory.note(len(self._there))
+        if 0 in codes:
+            return 0
+        return 128 + signal.SIGTERM if self._asked else max(codes)
+
+    def _ask(self) -> None:
+        self._asked = True
+        self._go()
+
+    def _go(self) -> None:
+        """No worker is started any more, and those that there are end."""
+        self._going.set()
+        for process in self._running.values():
+            with suppress(ProcessLookupError):
+                process.terminate()
+
+    async def _keep(self, number: int) -> int:
+        """One of them; the exit code of its last process."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            shares = len(self._there) > 1
+            code = await self._live(number, shares)
+            if code == 0:
+                loop.call_later(_FAREWELL_S, self._go)
+            if code == 0 or self._going.is_set():
+                return code
+            name = f"{self._name}.{number}"
+            if code == GAVE_WAY and len(self._there) > 1:
+                self._there.discard(number)
+                self._memory.note(len(self._there) - 1)
+                log.warning(
+                    "memory ran out: %s has left, and %d of its kind go on", name, len(self._there)
+                )
+                return code
+            if code != GAVE_WAY or not shares:  # else it comes back as the only one
+                failures = failures + 1 if loop.time() - began < _STABLE_S else 1
+            if failures > _MAX_RESTARTS:
+                log.error("%s ended %d times in a row; all are given up", name, failures)
+                self._go()
+                return code
+            log.warning("%s ended with code %d; starting it again", name, code)
+            with suppress(TimeoutError):
+                pause = min(_LONGEST_PAUSE_S, 0.25 * 2**failures)
+                await asyncio.wait_for(self._going.wait(), pause)
+                return code
+
+    async def _live(self, number: int, shares: bool) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *("--name", f"{self._name}.{number}", "--lifeline-fd", str(self._lifeline)),
+            *(["--shares-device"] if shares else []),
+            pass_fds=[self._lifeline],
+        )
+        self._running[number] = process
+        if self._going.is_set():
+            process.terminate()
+        code = await process.wait()
+        del self._running[number]
+        # A shell's code for a signal, as a container's is.
+        return code if code >= 0 else 128 - code
+
+
+def main() -> None:
+    """Parse the command line and keep the workers."""
+    # The first process of a container ignores what it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    parser = argparse.ArgumentParser(prog="fedkube_client.crew", description=__doc__)
+    parser.add_argument("--workers", type=int, required=True, help="how many")
+    parser.add_argument("--name", required=True, help="their names begin with it")
+    options, rest = parser.parse_known_args()
+    logs.to_stderr()
+    memory = Memory(NOTE, options.workers)
+    if memory.count < options.workers:
+        log.warning(
+            "the container was killed: %d workers from now on, of %d",
+            memory.count,
+            options.workers,
+        )
+    command = [sys.executable, "-m", "fedkube_client", *rest]
+    sys.exit(asyncio.run(Crew(memory, options.name, command).run()))
+
+
+if __name__ == "__main__":
+    main()
