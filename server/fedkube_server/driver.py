@@ -266,7 +266,7 @@ class Driver:
             if not self._runs(session, reply.assignment, outcome.call):
                 continue
             live = self._live[outcome.call]
-            state = self._states.get(live.task.client)
+            state = self._state_before(live)
             known |= {blob.digest: blob for blob in live.task.message.blobs}
             known |= {blob.digest: blob for blob in state.blobs} if state else {}
             message = live.task.message
@@ -388,7 +388,7 @@ class Driver:
             self._perform(self._dispatcher.hold(outcome.call))
             live.task.held(answer)
             return ""
-        self._states[live.task.client] = live.state
+        self._remember(live)
         # From here on it counts: nobody can lose or withdraw it.
         self._perform(self._dispatcher.answer(outcome.call))
         if fold is not None:
@@ -450,7 +450,7 @@ class Driver:
                 pb.Refusal(call=live.task.id, reason=self._refuse(live, reason)) for live in lives
             ]
         for live in lives:
-            self._states[live.task.client] = live.state
+            self._remember(live)
             self._perform(self._dispatcher.answer(live.task.id))
         outcomes = [answer.outcome for answer in answers]
         sent = lives[0].task.message.sent
@@ -458,6 +458,14 @@ class Driver:
         for live, answer in zip(lives, answers, strict=True):
             live.task.settled(answer)
         return []
+
+    def _state_before(self, live: _Live) -> ClientState | None:
+        """What the client kept from its last call, if that came with the call or is kept here."""
+        return live.task.state or self._states.get(live.task.client)
+
+    def _remember(self, live: _Live) -> None:
+        if live.task.state is None:
+            self._states[live.task.client] = live.state
 
     def _failed(self, session: WorkerSession, live: _Live, failure: pb.Failure) -> None:
         if self._dispatcher.forfeit(session.name, live.task.id):
@@ -520,8 +528,6 @@ class Driver:
             expiry = expiries.setdefault(seconds, _Expiry())
             expiry.open += 1
             self._live[task.id] = _Live(task, expiry)
-            if task.state is not None:
-                self._states[task.client] = task.state
             if seconds is not None:
                 together.setdefault(seconds, []).append(task.id)
         for seconds, ids in together.items():
@@ -625,7 +631,7 @@ class Driver:
         for live in lives:
             call = frame.calls.add()
             call.CopyFrom(live.task.call)
-            state = self._states.get(live.task.client)
+            state = self._state_before(live)
             if state is not None:
                 call.state.CopyFrom(state.content)
                 # The states' blobs follow the message's.

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from fedkube.pki.authority import Authority
+from fedkube.wire import channels
 from fedkube.wire.identity import Identity, Role
 
 # A side that hears nothing gives the connection up, as gRPC's keepalive does.
@@ -73,12 +74,14 @@ class _Pipe:
 
 
 class Connection:
-    """One stream between a worker and a server."""
+    """One stream between a worker, or a relay, and the server at an address."""
 
-    def __init__(self, network: Network, name: str) -> None:
+    def __init__(self, network: Network, name: str, role: Role, address: str) -> None:
         self._network = network
         self._loop = network.loop
         self.name = name
+        self.role = role
+        self.address = address
         self.up = _Pipe(network.loop, network.chance)
         self.down = _Pipe(network.loop, network.chance)
         self._handling: asyncio.Task[None] | None = None
@@ -168,7 +171,8 @@ class _Context:
         self._connection = connection
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        uri = Identity(self._connection._network.run, Role.WORKER, self._connection.name).uri()
+        peer = self._connection
+        uri = Identity(peer._network.run, peer.role, peer.name).uri()
         return {
             "x509_subject_alternative_name": [uri.encode()],
             "x509_pem_cert": [_certificate()],
@@ -212,9 +216,9 @@ class _Call:
 
 
 class _Channel:
-    def __init__(self, network: Network, name: str) -> None:
+    def __init__(self, network: Network, *of_connection: Any) -> None:
         self._network = network
-        self._name = name
+        self._of_connection = of_connection
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> _Channel:
@@ -226,20 +230,22 @@ class _Channel:
 
     def stream_stream(self, _: str) -> Callable[[AsyncIterator[bytes]], Any]:
         def begin(outgoing: AsyncIterator[bytes]) -> Any:
-            handler = self._network.handler
+            connection = Connection(self._network, *self._of_connection)
+            handler = self._network.handlers.get(connection.address)
             if handler is None:
                 raise _error(grpc.StatusCode.UNAVAILABLE, "nobody listens")
-            self._connection = Connection(self._network, self._name)
-            self._network.open.append(self._connection)
+            self._connection = connection
+            self._network.open.append(connection)
             return self._connection.call(outgoing, handler)
 
         return begin
 
 
 class Network:
-    """Between the workers and whichever server there is.
+    """Between the workers, relays and whichever server there is.
 
-    ``broke``: a handler raised. ``tell``: what passes.
+    ``handlers``: of those who listen, by address. ``broke``: a handler raised. ``tell``: what
+    passes.
     """
 
     def __init__(
@@ -255,22 +261,54 @@ class Network:
         self.run = run
         self.broke = broke
         self.tell = tell
-        self.handler: Handler | None = None
+        self.handlers: dict[str, Handler] = {}
         self.open: list[Connection] = []
 
-    def connect(self, name: str) -> Any:
-        """A worker's channel to the server."""
-        return _Channel(self, name)
+    def connect(self, name: str, role: Role, address: str) -> Any:
+        """A worker's or a relay's channel to who listens at an address."""
+        return _Channel(self, name, role, address)
+
+    def serve(self, address: str, _: Any, handlers: Any) -> tuple[Any, int]:
+        """As ``channels.serve``, for a relay."""
+        return _Listener(self, address, handlers[0]), 0
 
     def forget(self, connection: Connection) -> None:
         if connection in self.open:
             self.open.remove(connection)
 
-    def kill_server(self) -> None:
-        """The server is gone, with every connection."""
-        self.handler = None
-        for connection in list(self.open):
+    def kill_server(self, address: str) -> None:
+        """The one at this address is gone, with every connection to it."""
+        self.handlers.pop(address, None)
+        for connection in self.to(address):
             connection.kill_server()
+
+    def to(self, address: str) -> list[Connection]:
+        """The open ones to an address."""
+        return [each for each in self.open if each.address == address]
+
+
+class _Listener:
+    """What a relay has of a gRPC server."""
+
+    def __init__(self, network: Network, address: str, handlers: grpc.GenericRpcHandler) -> None:
+        self._network = network
+        self._address = address
+        self._handler = handlers.service(_Session()).stream_stream
+
+    async def start(self) -> None:
+        self._network.handlers[self._address] = self._handler
+
+    async def stop(self, grace_s: float) -> None:
+        self._network.handlers.pop(self._address, None)
+        if self._network.to(self._address):
+            await asyncio.sleep(grace_s)
+        self._network.kill_server(self._address)
+
+
+class _Session:
+    """Details of the one call that there is."""
+
+    method = channels.SESSION
 
 
 @functools.cache

@@ -132,7 +132,7 @@ def test_most_of_what_can_happen_happens(tmp_path):
         outcome = simulate(seed, tmp_path)
         happened |= outcome.happened.keys()
         lives.add(outcome.lives)
-    assert happened >= {*KINDS, "died"}
+    assert happened >= {*KINDS, "relay", "died"}
     assert lives >= {1, 2, 3}
 
 

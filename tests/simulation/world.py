@@ -7,7 +7,7 @@ import functools
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from fedkube_server.halt import Halt
 from fedkube_server.landing import Spool
 from fedkube_server.past import Past
 from fedkube_server.recorder import Recorder
+from fedkube_server.relay.process import Relay
 from fedkube_server.seats import Seats
 from fedkube_server.sessions import Shared
 from fedkube_server.workers import Workers
@@ -48,6 +49,7 @@ from fedkube.proto.v1 import executor_pb2 as xpb
 from fedkube.store.history import Round
 from fedkube.store.journal import Journal
 from fedkube.store.run_folder import RunRecord
+from fedkube.wire.identity import Role
 from tests.simulation.apps import APPS, client_app
 from tests.simulation.disk import Disk, DiskLog, Folder
 from tests.simulation.loop import SimulatedLoop, Stuck
@@ -63,8 +65,14 @@ APP_SEED = 11
 # machine's clock jumps.
 KINDS = ("cut", "half open", "block", "worker", "executor", "server", "full", "clock")
 
+# Where the server listens; relays do under their names.
+_SERVER = "server"
+
 # Longer than this no run takes, whatever befalls it.
 _LIMIT_S = 3000.0
+
+# So often a client may be tried.
+_MAX_ATTEMPTS = 1000
 
 # Nor has a server as many lives.
 _LIVES = 200
@@ -92,6 +100,7 @@ class Plan:
     dies: tuple[str, int] | None = None
     speculates: bool = False  # calls that take long are given to a second worker too
     condenses: bool = False  # the journal, whenever it is twice as large as that left it
+    relays: int = 0  # between the server and the workers
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -114,6 +123,7 @@ class Plan:
             tuple(crashes),
             speculates=chance.random() < 0.5,
             condenses=chance.random() < 0.5,
+            relays=chance.choice((0, 0, 0, 0, 1, 2)),
         )
 
     def undisturbed(self) -> Plan:
@@ -272,7 +282,7 @@ class _Life:
     def main(self) -> Any:
         """Listen, and run the app."""
         world = self.world
-        world.network.handler = self.workers._session
+        world.network.handlers[_SERVER] = self.workers._session
         random.seed(APP_SEED)
         loading.seed_everything(ids.derive("server", APP_SEED))
         loading.identify(app.run_number(RUN), 1, 1)
@@ -284,20 +294,31 @@ class _Life:
     def die(self) -> None:
         """All that was in memory is gone."""
         self.log.die()
-        if self.workers._looking is not None:
-            self.workers._looking.cancel()
-        for timer in self.workers._leaving.values():
-            timer.cancel()
+        _stop_timers(self.workers)
 
     def _welcome(self) -> pb.Welcome:
         clients = self.world.plan.clients
-        return pb.Welcome(run=RUN, flower_run=3, cache_bytes=1 << 20, partitions=clients)
+        return pb.Welcome(
+            run=RUN,
+            flower_run=3,
+            cache_bytes=1 << 20,
+            partitions=clients,
+            max_attempts=_MAX_ATTEMPTS,
+        )
 
     def _broken(self, error: FedKubeError) -> None:
         raise error
 
     def _app_broken(self, traceback: str) -> None:
         raise AssertionError(traceback)
+
+
+def _stop_timers(workers: Workers) -> None:
+    """Of a process that is dead."""
+    if workers._looking is not None:
+        workers._looking.cancel()
+    for timer in workers._leaving.values():
+        timer.cancel()
 
 
 class World:
@@ -317,6 +338,7 @@ class World:
         self.happened: Counter[str] = Counter()
         self._agents: dict[str, tuple[Agent, asyncio.Task[None]]] = {}
         self._executors: dict[str, _Executor] = {}
+        self._relays: dict[str, tuple[Relay | None, asyncio.Task[None]]] = {}
         self._places = 0
         self._reached: Counter[str] = Counter()  # by this life of the server
         self._life: _Life | None = None
@@ -334,11 +356,15 @@ class World:
             state=RunState.PENDING,
             app="simulated",
             spec=RunSpec(
-                app="", seed=APP_SEED, pool=Pool(clients=self.plan.clients, max_attempts=1000)
+                app="",
+                seed=APP_SEED,
+                pool=Pool(clients=self.plan.clients, max_attempts=_MAX_ATTEMPTS),
             ),
             versions={},
             created_at=datetime(2026, 1, 1, tzinfo=UTC),
         )
+        for number in range(self.plan.relays):
+            self._begin_relay(f"relay-{number}")
         for number in range(self.plan.workers):
             self._begin_worker(f"worker-{number}")
         for when, what in self.plan.troubles:
@@ -348,6 +374,7 @@ class World:
             mock.patch("time.time", self.loop.wall),
             mock.patch("flwr.supercore.date.datetime", _Datetime(self.loop.wall)),
             mock.patch("fedkube.wire.stream.random", self.chance),
+            mock.patch("fedkube_server.relay.desk.secrets.token_bytes", self.chance.randbytes),
         ):
             try:
                 while True:
@@ -378,7 +405,7 @@ class World:
 
     def _bury(self) -> None:
         self.note("died")
-        self.network.kill_server()
+        self.network.kill_server(_SERVER)
         if self._life is not None:
             self._life.die()
             self._life = None
@@ -390,10 +417,16 @@ class World:
         if life is None:
             return self._outcome(result, lives)
         life.workers.close("the run is over")
-        self.go_on(lambda: all(task.done() for _, task in self._agents.values()))
-        for _, task in self._agents.values():
-            if not task.cancelled():  # of a worker that was killed
+        if self._relays:
+            self._send_home()
+        self.go_on(lambda: all(task.done() for task in self._tasks()))
+        for task in self._tasks():
+            if not task.cancelled():  # of one that was killed
                 task.result()
+        for relay, _ in self._relays.values():
+            assert relay is not None, "it has ended"
+            relay._dispatcher.check()
+            assert (relay._dispatcher.running, relay._dispatcher.queued) == (0, 0)
         life.dispatcher.check()
         assert (life.dispatcher.running, life.dispatcher.queued) == (0, 0)
         assert not life.credits._using, "a credit was never given back"
@@ -401,6 +434,15 @@ class World:
         assert not life.driver._live, "a call was never settled"
         assert not self.disk.journal, "a journal was left behind"
         return self._outcome(result, lives)
+
+    def _send_home(self) -> None:
+        """Whoever was away when its relay ended finds nobody; who starts workers ends those."""
+        self.go_on(lambda: all(task.done() for _, task in self._relays.values()))
+        self._wait(60.0)
+        connected = {each.name for each in self.network.open}
+        for name, (_, task) in self._agents.items():
+            if name not in connected:
+                task.cancel()
 
     def _outcome(self, result: Any, lives: int) -> Outcome:
         rounds = self._rounds(Folder(self.disk).read_history())
@@ -442,7 +484,7 @@ class World:
     def go_on(self, holds: Callable[[], bool]) -> None:
         """Let things happen until this is so."""
         while not holds():
-            for _, task in self._agents.values():
+            for task in self._tasks():
                 if task.done() and not task.cancelled():
                     task.result()
             if self.loop.time() > _LIMIT_S:
@@ -472,9 +514,35 @@ class World:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
 
-    # ------------------------------------------------------------- workers
+    # ------------------------------------------------------------- workers and relays
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for _, task in (*self._agents.values(), *self._relays.values())]
+
+    def _begin_relay(self, name: str) -> None:
+        async def live() -> None:
+            relay = Relay(
+                name,
+                None,  # type: ignore[arg-type]
+                name,
+                self.spool,
+                lambda _: None,
+                lambda *_: self.network.connect(name, Role.RELAY, _SERVER),
+                self.network.serve,
+                self.loop.time,
+            )
+            relay._upstream._incarnation = f"{name}-{self.chance.random()}"
+            self._relays[name] = relay, task
+            await relay.run("simulated:1", 10_000)
+
+        task = self.loop.create_task(live())
+        task.add_done_callback(lambda _: self.wake())
+        self._relays[name] = None, task
 
     def _begin_worker(self, name: str) -> None:
+        above = _SERVER
+        if self.plan.relays:
+            above = f"relay-{int(name.rpartition('-')[2]) % self.plan.relays}"
         settings = AppSettings(None, "", 1)  # type: ignore[arg-type]
         agent = Agent(
             "simulated:1",
@@ -482,7 +550,7 @@ class World:
             None,  # type: ignore[arg-type]
             settings,
             1 << 20,
-            lambda *_: self.network.connect(name),
+            lambda *_: self.network.connect(name, Role.WORKER, above),
             lambda settings: self._begin_executor(name, settings),
         )
         agent._incarnation = f"{name}-{self.chance.random()}"
@@ -542,6 +610,9 @@ class World:
                 up = chance.random() < 0.7
                 down = not up or chance.random() < 0.5
                 connection.block(up, down, chance.choice((1.0, 15.0, 40.0)))
+            case "worker" if self._relays and chance.random() < 0.5:
+                self._kill_relay(chance.choice(list(self._relays)))
+                what = "relay"
             case "worker":
                 self._kill_worker(name)
             case "executor" if name in self._executors:
@@ -557,17 +628,38 @@ class World:
         self.note(what)
 
     def _kill_worker(self, name: str) -> None:
-        _, task = self._agents[name]
+        self._kill(name, self._agents, self._begin_worker)
+
+    def _kill_relay(self, name: str) -> None:
+        relay, _ = self._relays[name]
+        self.network.kill_server(name)
+        if relay is not None and relay._workers is not None:
+            _stop_timers(relay._workers)
+        self._kill(name, self._relays, self._begin_relay)
+
+    def _kill(
+        self,
+        name: str,
+        lives: Mapping[str, tuple[Any, asyncio.Task[None]]],
+        begin: Callable[[str], None],
+    ) -> None:
         for connection in [each for each in self.network.open if each.name == name]:
             connection.cut(0.0, self.chance.choice((0.0, 20.0)))
-        task.cancel()
-        self.loop.call_later(self.chance.choice((0.1, 3.0, 30.0)), self._begin_again, name)
+        lives[name][1].cancel()
+        pause = self.chance.choice((0.1, 3.0, 30.0))
+        self.loop.call_later(pause, self._begin_again, name, lives, begin)
 
-    def _begin_again(self, name: str) -> None:
-        if not self._agents[name][1].done():
-            self.loop.call_later(0.1, self._begin_again, name)  # what was killed is still ending
+    def _begin_again(
+        self,
+        name: str,
+        lives: Mapping[str, tuple[Any, asyncio.Task[None]]],
+        begin: Callable[[str], None],
+    ) -> None:
+        if not lives[name][1].done():
+            # What was killed is still ending.
+            self.loop.call_later(0.1, self._begin_again, name, lives, begin)
         else:
-            self._begin_worker(name)
+            begin(name)
 
 
 class _Datetime:

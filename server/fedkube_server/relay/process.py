@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from fedkube.core.tasks import Dispatcher
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels
-from fedkube.wire.stream import attend
+from fedkube.wire.stream import Connect, attend
 from fedkube.wire.uploads import Uploads
 from fedkube_server.blobs import BlobStore
 from fedkube_server.credits import Credits
@@ -30,7 +31,8 @@ class Relay:
     """One relay, on the running event loop.
 
     ``listen``: HOST:PORT for workers. ``spool``: a folder for what does not fit into memory.
-    ``announce``: called with the port when workers may come.
+    ``announce``: called with the port when workers may come. ``connect``, ``serve``: how a channel
+    to the server above is made, and a server for those below; ``clock``: seconds that never jump.
     """
 
     def __init__(
@@ -40,8 +42,13 @@ class Relay:
         listen: str,
         spool: Path,
         announce: Callable[[int], None],
+        connect: Connect = channels.connect,
+        serve: Callable[..., tuple[Any, int]] = channels.serve,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._credentials = credentials
+        self._connect = connect
+        self._serve = serve
         self._listen = listen
         self._announce = announce
         store = BlobStore()
@@ -56,7 +63,12 @@ class Relay:
         )
         driver.seated = lambda _: self._upstream.tell_capacity()
         self._shared = Shared(
-            driver, Spool(spool), Credits(), self._upstream.app_broken, self._upstream.broken
+            driver,
+            Spool(spool),
+            Credits(),
+            self._upstream.app_broken,
+            self._upstream.broken,
+            clock,
         )
         self._workers: Workers | None = None
         self._server: Any = None
@@ -66,7 +78,7 @@ class Relay:
         """Serve until the server above says goodbye; Refused if it will not have us."""
         grace_s = 0.0
         try:
-            await attend(self._upstream, address, self._credentials, give_up_s)
+            await attend(self._upstream, address, self._credentials, give_up_s, self._connect)
             # Only now: without a goodbye, workers look for another life of this relay.
             if self._workers is not None:
                 self._workers.close("the run is over")
@@ -79,8 +91,6 @@ class Relay:
         """What the server says to us holds for our workers."""
         self._dispatcher.max_attempts = welcome.max_attempts or self._dispatcher.max_attempts
         self._workers = Workers(welcome.run, self._shared, lambda: welcome, lambda *_: None)
-        self._server, port = channels.serve(
-            self._listen, self._credentials, [self._workers.handler()]
-        )
+        self._server, port = self._serve(self._listen, self._credentials, [self._workers.handler()])
         self._starting = asyncio.ensure_future(self._server.start())
         self._starting.add_done_callback(lambda _: self._announce(port))
