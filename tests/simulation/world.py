@@ -423,7 +423,9 @@ class World:
         for task in self._tasks():
             if not task.cancelled():  # of one that was killed
                 task.result()
-        for relay, _ in self._relays.values():
+        for relay, task in self._relays.values():
+            if task.cancelled():
+                continue
             assert relay is not None, "it has ended"
             relay._dispatcher.check()
             assert (relay._dispatcher.running, relay._dispatcher.queued) == (0, 0)
@@ -655,6 +657,8 @@ class World:
         lives: Mapping[str, tuple[Any, asyncio.Task[None]]],
         begin: Callable[[str], None],
     ) -> None:
+        if self._over:
+            return
         if not lives[name][1].done():
             # What was killed is still ending.
             self.loop.call_later(0.1, self._begin_again, name, lives, begin)
