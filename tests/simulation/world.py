@@ -42,6 +42,7 @@ from fedkube.api.v1alpha1 import Pool, RunSpec
 from fedkube.app import loading
 from fedkube.core import ids
 from fedkube.core.errors import Environment, FedKubeError
+from fedkube.core.quantisation import Compression
 from fedkube.core.run_states import RunEvent, RunState
 from fedkube.core.tasks import Dispatcher
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -101,6 +102,7 @@ class Plan:
     speculates: bool = False  # calls that take long are given to a second worker too
     condenses: bool = False  # the journal, whenever it is twice as large as that left it
     relays: int = 0  # between the server and the workers
+    compression: Compression = Compression.NONE
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -124,11 +126,13 @@ class Plan:
             speculates=chance.random() < 0.5,
             condenses=chance.random() < 0.5,
             relays=chance.choice((0, 0, 0, 0, 1, 2)),
+            compression=chance.choice((*[Compression.NONE] * 4, *Compression)),
         )
 
     def undisturbed(self) -> Plan:
         """The same app and clients, with one worker and no trouble."""
-        return Plan(0, self.app, self.clients, 1, self.size, (), ())
+        same = {"compression": self.compression}  # which changes the model
+        return Plan(0, self.app, self.clients, 1, self.size, (), (), **same)
 
 
 @dataclass(slots=True)
@@ -261,7 +265,10 @@ class _Life:
             world.loop.time,
         )
         self.workers = Workers(RUN, shared, self._welcome, self.seats.clients_of)
-        federation = Federation.of(APP_SEED, world.plan.clients, None, workers=world.plan.workers)
+        plan = world.plan
+        federation = Federation.of(
+            APP_SEED, plan.clients, None, plan.compression, workers=plan.workers
+        )
         tracker = Tracker(self.recorder, self.halt, federation.node_ids, None, None, self.past)
         self.grid = ExchangeGrid(
             app.describe(RUN),
