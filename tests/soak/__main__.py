@@ -25,6 +25,8 @@ sys.path.insert(0, str(TESTS / "support"))
 from faulty_link import Link  # noqa: E402 - it is among what tests share
 from run_processes import Process, Processes  # noqa: E402
 
+from tests.soak import conclude  # noqa: E402
+
 # Seconds between two faults, and how long each lasts, on average.
 _BETWEEN_S = 2.0
 _LASTS_S = 3.0
@@ -264,11 +266,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         wrong = asyncio.run(soak(options, Path(folder)))
-    for each in wrong:
-        print(f"WRONG: {each}")
-    if wrong:
-        sys.exit(1)
-    print("all holds")
+    conclude(wrong)
 
 
 if __name__ == "__main__":

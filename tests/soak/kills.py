@@ -35,6 +35,7 @@ from fedkube_server import main as server  # noqa: E402 - it is among what lives
 from run_processes import Processes  # noqa: E402 - it is among what tests share
 
 from fedkube.store import failpoints  # noqa: E402
+from tests.soak import conclude  # noqa: E402
 
 _CLIENTS = 6
 # Of two workers for six clients each sends sums of updates; of six, each sends its own one.
@@ -212,11 +213,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         wrong = kill(options, Path(folder))
-    for each in wrong:
-        print(f"WRONG: {each}")
-    if wrong:
-        sys.exit(1)
-    print("all holds")
+    conclude(wrong)
 
 
 if __name__ == "__main__":
