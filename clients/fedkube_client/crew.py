@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fedkube.core import logs
 from fedkube.core.errors import GAVE_WAY
+from fedkube_client.segments import CACHE_BYTES
 
 log = logging.getLogger("fedkube.client")
 
@@ -142,6 +143,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fedkube_client.crew", description=__doc__)
     parser.add_argument("--workers", type=int, required=True, help="how many")
     parser.add_argument("--name", required=True, help="their names begin with it")
+    parser.add_argument(
+        "--cache-bytes", type=int, default=CACHE_BYTES, help="bound of all their tensor caches"
+    )
     options, rest = parser.parse_known_args()
     logs.to_stderr()
     memory = Memory(NOTE, options.workers)
@@ -151,7 +155,8 @@ def main() -> None:
             memory.count,
             options.workers,
         )
-    command = [sys.executable, "-m", "fedkube_client", *rest]
+    cache = ["--cache-bytes", str(options.cache_bytes // memory.count)]
+    command = [sys.executable, "-m", "fedkube_client", *rest, *cache]
     sys.exit(asyncio.run(Crew(memory, options.name, command).run()))
 
 

@@ -19,6 +19,7 @@ from fedkube.wire.stream import Refused
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_client.memory import GaveWay
+from fedkube_client.segments import CACHE_BYTES
 
 # A worker whose time is up has so long to tell the server.
 _LAST_WORDS_S = 3.0
@@ -39,7 +40,7 @@ def main() -> None:
         help="JSON object of scalars: what the app finds in context.node_config",
     )
     parser.add_argument(
-        "--cache-bytes", type=int, default=2 * 1024**3, help="bound of the tensor cache"
+        "--cache-bytes", type=int, default=CACHE_BYTES, help="bound of the tensor cache"
     )
     parser.add_argument(
         "--give-up-s", type=float, default=60.0, help="how long it looks for a server that is gone"

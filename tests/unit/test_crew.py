@@ -175,3 +175,21 @@ def test_a_crew_that_is_killed_leaves_nobody_behind(world):
         await until(lambda: len(list(world.folder.glob("*-ended"))) == 2, "end of both")
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_their_caches_together_are_as_large_as_one(monkeypatch, tmp_path):
+    seen = []
+
+    class Noted(Crew):
+        def __init__(self, memory, name, command):
+            seen.append((memory.count, name, command[3:]))
+            super().__init__(memory, name, [sys.executable, "-c", "", *command])
+
+    monkeypatch.setattr(crew, "Crew", Noted)
+    monkeypatch.setattr(crew, "NOTE", tmp_path / "note")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["crew", "--workers", "4", "--name", "w", "--tls", "/tls"])
+    with pytest.raises(SystemExit) as ended:
+        crew.main()
+    assert ended.value.code == 0
+    assert seen == [(4, "w", ["--tls", "/tls", "--cache-bytes", str(512 * 1024**2)])]
