@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fedkube.proto.v1 import executor_pb2 as xpb
 
-
 # Of a worker's cache, where nobody says more or less.
 CACHE_BYTES = 2 * 1024**3
 

@@ -188,6 +188,7 @@ def test_their_caches_together_are_as_large_as_one(monkeypatch, tmp_path):
     monkeypatch.setattr(crew, "Crew", Noted)
     monkeypatch.setattr(crew, "NOTE", tmp_path / "note")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(crew.logs, "to_stderr", lambda: None)  # which is the whole process's
     monkeypatch.setattr(sys, "argv", ["crew", "--workers", "4", "--name", "w", "--tls", "/tls"])
     with pytest.raises(SystemExit) as ended:
         crew.main()
