@@ -264,6 +264,8 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the faults (0)")
     options = parser.parse_args()
+    if options.minutes < 1:
+        parser.error("--minutes is at least 1, for there to be something to compare")
     with tempfile.TemporaryDirectory() as folder:
         wrong = asyncio.run(soak(options, Path(folder)))
     conclude(wrong)
