@@ -79,7 +79,7 @@ class DiskLog:
         if chance.random() < 0.5:
             return whole[: chance.randrange(len(whole) + 1)]
         torn = bytearray(whole)
-        if chance.random() < 0.5:
+        if chance.random() < 0.5 and len(torn) > len(MAGIC):
             # Never in the format's name: a bit more, and it is another version's.
             torn[chance.randrange(len(MAGIC), len(torn))] ^= 1 << chance.randrange(8)
         else:

@@ -7,9 +7,9 @@ import functools
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ class Plan:
     condenses: bool = False  # the journal, whenever it is twice as large as that left it
     relays: int = 0  # between the server and the workers
     compression: Compression = Compression.NONE
+    sites: bool = False  # each client is a site with a worker of its own, and there are no relays
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -115,7 +116,7 @@ class Plan:
             for _ in range(chance.randint(0, 14))
         )
         crashes = sorted(chance.randrange(1, 90) for _ in range(chance.choice((0, 0, 1, 1, 2, 4))))
-        return cls(
+        plan = cls(
             seed,
             chance.choice(list(APPS)),
             chance.randint(2, 5),
@@ -128,6 +129,12 @@ class Plan:
             relays=chance.choice((0, 0, 0, 0, 1, 2)),
             compression=chance.choice((*[Compression.NONE] * 4, *Compression)),
         )
+        return plan.of_sites() if chance.random() < 0.2 else plan
+
+    def of_sites(self) -> Plan:
+        """The same with sites, whose updates do not depend on which process has lost what."""
+        whole = Compression.NONE
+        return replace(self, workers=self.clients, relays=0, compression=whole, sites=True)
 
     def undisturbed(self) -> Plan:
         """The same app and clients, with one worker and no trouble."""
@@ -220,6 +227,22 @@ class _Mailbox(Mailbox):
         return True
 
 
+class _Seats(Seats):
+    """Waits by letting the world go on."""
+
+    def __init__(self, sites: Sequence[str], halt: Halt, world: World) -> None:
+        super().__init__(sites, None, halt)
+        self._world = world
+
+    def seated(self, clients: Iterable[int]) -> None:
+        super().seated(clients)
+        self._world.wake()
+
+    def wait(self) -> list[int]:
+        self._world.go_on(lambda: not self.absent())
+        return super().wait()
+
+
 class _Life:
     """One process of the server's."""
 
@@ -253,7 +276,7 @@ class _Life:
             earlier=earlier,
         )
         self.past = Past(journal)
-        self.seats = Seats((), None, self.halt)
+        self.seats = _Seats(world.workers if world.plan.sites else (), self.halt, world)
         self.driver.seated = self.seats.seated
         self.credits = Credits()
         shared = Shared(
@@ -342,6 +365,8 @@ class World:
         self.network = Network(self.loop, self.chance, RUN, self._raise, self._write_down)
         self.disk = Disk(self.chance, self.loop.time, self._may_die)
         self.client_app = client_app()
+        kind = "site" if plan.sites else "worker"
+        self.workers = [f"{kind}-{number}" for number in range(plan.workers)]
         self.happened: Counter[str] = Counter()
         self._agents: dict[str, tuple[Agent, asyncio.Task[None]]] = {}
         self._executors: dict[str, _Executor] = {}
@@ -372,8 +397,8 @@ class World:
         )
         for number in range(self.plan.relays):
             self._begin_relay(f"relay-{number}")
-        for number in range(self.plan.workers):
-            self._begin_worker(f"worker-{number}")
+        for name in self.workers:
+            self._begin_worker(name)
         for when, what in self.plan.troubles:
             self.loop.call_at(when, self._happen, what)
         lives, result = 0, None
