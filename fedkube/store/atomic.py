@@ -33,6 +33,12 @@ def write(path: Path, *content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+def clear_away(folder: Path) -> None:
+    """Delete what writers have left that were killed. Nobody else may be writing there."""
+    for path in folder.rglob(".*.[0-9]*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(path: Path) -> None:
     """Have the names in a folder on the disk."""
     folder = os.open(path, os.O_RDONLY)

@@ -143,16 +143,21 @@ class RunFolder:
     def journal(self, record: RunRecord) -> Journal | None:
         """The run's journal, open; None of a run that is to have none.
 
-        Raises Usage if another process has it open, Environment if it cannot be had.
+        Who has it open is the only one that writes in the folder: what others have left half
+        written, because they were killed, is deleted. Raises Usage if another process has it open,
+        Environment if it cannot be had.
         """
         place, large = record.spec.server.journal, record.spec.server.journal_bytes
         if place == NO_JOURNAL:
             return None
         if place:
             log = ObjectLog.at(_below(place, record.run_id), self.path)
-            return Journal(log, record.run_id, large_bytes=large)
-        limit = self._journal_limit()
-        return Journal(LocalLog(self.path / _JOURNAL), record.run_id, limit, large)
+            journal = Journal(log, record.run_id, large_bytes=large)
+        else:
+            limit = self._journal_limit()
+            journal = Journal(LocalLog(self.path / _JOURNAL), record.run_id, limit, large)
+        atomic.clear_away(self.path)
+        return journal
 
     def has_journal(self, record: RunRecord) -> bool:
         """Whether there is one: none of a run that has ended well, or whose disk was too small."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +13,11 @@ import pytest
 from fedkube_server.driver import Answer
 from fedkube_server.past import Past
 
+from fedkube.api.v1alpha1 import Pool, RunSpec, Server
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.journal import Journal
 from fedkube.store.logs import LocalLog
-from fedkube.store.run_folder import RunFolder
+from fedkube.store.run_folder import RunFolder, RunRecord
 
 # What a server's life commits: so many rounds of two clients, an update of 1,000 float32 each.
 ROUNDS, CLIENTS, SIZE = 3, 2, 1000
@@ -42,6 +47,32 @@ def checkpoints(folder: Path) -> dict[str, bytes]:
 
 def counted(each) -> dict[str, list[int]]:
     return {name: sorted(phase.clients) for name, phase in each.phases.items()}
+
+
+@pytest.mark.parametrize("journal", ["", "off"])
+def test_what_a_killed_server_has_half_written_is_gone_with_its_successor(tmp_path, journal):
+    """Nobody may have the folder's journal open meanwhile; without one, nobody knows."""
+    code = (
+        "import os, sys; from pathlib import Path; from fedkube.store import atomic; "
+        "os.replace = lambda *_: os.kill(os.getpid(), 9); "
+        "atomic.write(Path(sys.argv[1]), b'new')"
+    )
+    folder = RunFolder.create(tmp_path / "run")
+    (folder.path / "checkpoints").mkdir(exist_ok=True)
+    for name in ("history.csv", "checkpoints/round-1.safetensors"):
+        (folder.path / name).write_bytes(b"old")
+        killed = subprocess.run([sys.executable, "-c", code, str(folder.path / name)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    left = set(folder.path.rglob("*.tmp"))
+    assert len(left) == 2
+    record = RunRecord(
+        run_id="r", app="a", versions={}, created_at=datetime.now(UTC),
+        spec=RunSpec(app="", pool=Pool(clients=2), server=Server(journal=journal)),
+    )  # fmt: skip
+    opened = folder.journal(record)
+    assert (opened is None) == bool(journal)
+    assert set(folder.path.rglob("*.tmp")) == (left if journal else set())
+    assert (folder.path / "history.csv").read_bytes() == b"old"
 
 
 @pytest.fixture
