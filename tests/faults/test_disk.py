@@ -67,7 +67,7 @@ def test_what_a_killed_server_has_half_written_is_gone_with_its_successor(tmp_pa
     assert len(left) == 2
     record = RunRecord(
         run_id="r", app="a", versions={}, created_at=datetime.now(UTC),
-        spec=RunSpec(app="", pool=Pool(clients=2), server=Server(journal=journal)),
+        spec=RunSpec(app="", seed=1, pool=Pool(clients=2), server=Server(journal=journal)),
     )  # fmt: skip
     opened = folder.journal(record)
     assert (opened is None) == bool(journal)
