@@ -143,16 +143,16 @@ def test_a_pod_serves_several_clients_at_a_time(
     cluster: Cluster, gpu_run: Callable[..., str], gpus: Callable[[int], None], tmp_path: Path
 ) -> None:
     gpus(2)
-    run = gpu_run("packed", 12, 1, 2.0, "--clients-per-gpu", "3")
+    run = gpu_run("packed", 24, 1, 4.0, "--clients-per-gpu", "3")
     cluster.until(lambda: cluster.status(run)["workers"] == 6, "workers of two pods")
     assert (parallelism(cluster, run), cluster.status(run)["gpus"]) == (2, 2)
-    assert "2 of at most 4 workers" in said(cluster, run)["FewerWorkers"]
+    assert "2 of at most 8 workers" in said(cluster, run)["FewerWorkers"]
     # A pod that has to go hands over what its three workers have.
     gpus(1)
     follows(cluster, run, 1)
     found = cluster.wait_for_end(run, 300)
     assert (found["state"], found["round"]) == ("Succeeded", 1), found
-    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", 1, clients=12)
+    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", 1, clients=24)
 
 
 def test_runs_share_the_gpus(
