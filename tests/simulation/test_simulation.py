@@ -156,7 +156,8 @@ def test_calls_that_two_workers_make_change_no_bit(monkeypatch, tmp_path):
     monkeypatch.setattr(Dispatcher, "race", count)
     monkeypatch.setattr(Dispatcher, "forfeit", count_left)
     for seed in range(75):
-        compare(replace(Plan.of(seed), workers=4, speculates=True), tmp_path)
+        pool = {"workers": 4, "relays": 0, "sites": False}
+        compare(replace(Plan.of(seed), speculates=True, **pool), tmp_path)
     assert len(given) >= 50
     assert any(left), "one of the two was lost, and the other went on"
 
