@@ -151,7 +151,7 @@ def main() -> None:
     memory = Memory(NOTE, options.workers)
     if memory.count < options.workers:
         log.warning(
-            "the container was killed: %d workers from now on, of %d",
+            "%d workers, of %d: an earlier life of the container had no memory for more",
             memory.count,
             options.workers,
         )

@@ -26,7 +26,6 @@ import os
 import re
 import struct
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -80,6 +79,7 @@ class ObjectLog:
         self._folder = folder
         self._writer = os.urandom(16)
         self._size = 0
+        # Objects with bytes that hold, and where in the log these begin; and with others.
         self._held: list[tuple[int, int]] = []
         self._dead: list[int] = []
         self._emptying = ThreadPoolExecutor(1, "emptying")
@@ -205,7 +205,9 @@ class ObjectLog:
         try:
             with ThreadPoolExecutor(_FETCHED) as pool:
                 put = partial(obstore.put, self._store, file=data, use_multipart=False)
-                deque(pool.map(put, map(_path, numbers)), maxlen=0)
+                # A few at a time: of a store that is away, the others are not tried.
+                for start in range(0, len(numbers), _FETCHED):
+                    list(pool.map(put, map(_path, numbers[start : start + _FETCHED])))
         except (obstore.exceptions.BaseError, OSError) as error:
             log.warning(
                 "%s: what was condensed takes up room there until the run has ended: %s",

@@ -24,7 +24,7 @@ class S3Server:
         self.down = False
         self.forgets = False  # stores what it is given, and then says that something went wrong
         self.denies = False
-        self.locked = False  # what is there can be not be written again
+        self.locked = False  # what is there cannot be written again
         self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("_H", (_Handler,), {"s3": self}))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
