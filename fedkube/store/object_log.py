@@ -79,8 +79,9 @@ class ObjectLog:
         self._folder = folder
         self._writer = os.urandom(16)
         self._size = 0
-        # Objects with bytes that hold, and where in the log these begin; and with others.
+        # Objects whose bytes are the log's, each with where in it they begin.
         self._held: list[tuple[int, int]] = []
+        # Objects whose bytes are not any more, and that are still to be emptied.
         self._dead: list[int] = []
         self._emptying = ThreadPoolExecutor(1, "emptying")
         self._lock: int | None = seize(folder / LOCK)
