@@ -29,8 +29,8 @@ class Child:
     async def wait(self) -> int:
         """Wait for its end and for its last line; its exit code, negative for a signal."""
         code = await self.process.wait()
+        # What it started and left behind holds the pipe open, for which it is not waited.
         end_session(self.process.pid)
-        # Something that it started may hold the pipe open for longer than it lived.
         await asyncio.wait({self.output}, timeout=1.0)
         return code
 
@@ -41,7 +41,8 @@ class Child:
             try:
                 await asyncio.wait_for(self.process.wait(), grace_s)
             except TimeoutError:
-                self.process.kill()
+                if self.running:  # it may have ended just now, and then there is nothing to kill
+                    self.process.kill()
         await self.wait()
 
 
@@ -81,18 +82,37 @@ async def start(
     In a session of its own, too: Ctrl-C in the terminal reaches the launcher alone, which ends the
     run in good order.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # the folder we stand in is the user's, not a place to import from
-        "-m",
-        module,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=dict(environment),
-        pass_fds=list(descriptors),
-        start_new_session=True,
+    # Not a pipe of asyncio's, whose wait() goes on until grandchildren have closed it as well.
+    ours, theirs = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # the folder we stand in is the user's, not a place to import from
+            "-m",
+            module,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env=dict(environment),
+            pass_fds=list(descriptors),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    return Child(name, process, asyncio.create_task(_follow(name, ours, log)))
+
+
+async def _follow(name: str, pipe: int, log: LogBook) -> None:
+    """Write down what comes out of a pipe until nobody has its other end any more."""
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb", buffering=0)
     )
-    assert process.stdout is not None
-    return Child(name, process, asyncio.create_task(log.follow(name, process.stdout)))
+    try:
+        await log.follow(name, stream)
+    finally:
+        transport.close()
