@@ -19,7 +19,7 @@ from fedkube.local import machine
 from fedkube.planner import machine as planner
 from fedkube.store import forks
 from fedkube.store.journal import Stored
-from fedkube.store.run_folder import RunFolder, RunRecord, render_history
+from fedkube.store.run_folder import RunFolder, RunRecord
 
 
 def fork(
@@ -129,7 +129,7 @@ def _hand_over(
         )
     journal.close()
     rounds = [each for each in source.read_history() if each.round <= number]
-    folder.write_rendered(render_history(record.run_id, rounds))
+    folder.histories(record.run_id).begin(rounds)
     for path in source.checkpoints():
         if path < source.checkpoint(number + 1):
             shutil.copyfile(path, folder.path / "checkpoints" / path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedkube.core.errors import Environment
@@ -19,6 +20,11 @@ def write(path: Path, *content: bytes | memoryview) -> None:
     ``content``: the file's bytes, in as many parts as they are in already. Raises Environment, with
     the old file untouched, when the disk is full or cannot be written.
     """
+    write_parts(path, content)
+
+
+def write_parts(path: Path, content: Iterable[bytes | memoryview]) -> None:
+    """The same of parts that may be made while they are written, from the old file even."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -1,12 +1,9 @@
-"""What each round did, as ``history.json`` and ``history.csv`` hold it."""
+"""What each round did, as the histories hold it."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,11 +34,6 @@ class Phase:
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
-
-    def mark(self) -> object:
-        """Another one for whatever has happened to the phase."""
-        counts = self.asked, len(self.clients), len(self.failures), self.bytes_up, self.bytes_down
-        return counts, self.seconds, repr(self.metrics)
 
 
 @dataclass(slots=True)
@@ -74,45 +66,15 @@ class Round:
                 phase.seconds = before.seconds
                 phase.bytes_up, phase.bytes_down = before.bytes_up, before.bytes_down
 
-    def mark(self) -> object:
-        """Another one for whatever has happened to the round."""
-        phases = [(name, each.mark()) for name, each in self.phases.items()]
-        return self.seconds, phases, repr(self.server)
-
     @property
     def counted(self) -> bool:
         """Whether anything came of the round."""
         return bool(self.server) or any(phase.clients for phase in self.phases.values())
 
 
-def latest_metrics(rounds: Iterable[Round]) -> dict[str, float]:
-    """The newest value of every scalar metric."""
-    metrics: dict[str, float] = {}
-    for each in rounds:
-        metrics |= each.flat_metrics()
-    return metrics
-
-
-def to_json(
-    run_id: str, rounds: Iterable[Round], lines: dict[int, tuple[object, str]] | None = None
-) -> bytes:
-    """``history.json``, a line for each round.
-
-    ``lines``: what was made of rounds before, by their numbers; it is used again for those that are
-    as they were. A run of a thousand rounds writes its history a thousand times.
-    """
-    text = ",\n  ".join(_line(each, lines) for each in rounds)
-    return f'{{\n "run_id": {json.dumps(run_id)},\n "rounds": [\n  {text}\n ]\n}}\n'.encode()
-
-
-def _line(entry: Round, lines: dict[int, tuple[object, str]] | None) -> str:
-    mark = entry.mark()
-    if lines is not None and entry.round in lines and lines[entry.round][0] == mark:
-        return lines[entry.round][1]
-    text = json.dumps(strict(asdict(entry)), allow_nan=False, default=float)
-    if lines is not None:
-        lines[entry.round] = mark, text
-    return text
+def to_json(entry: Round) -> str:
+    """A round as one line of JSON."""
+    return json.dumps(strict(asdict(entry)), allow_nan=False, default=float)
 
 
 def strict(value: Any) -> Any:
@@ -124,12 +86,8 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def from_json(content: bytes) -> list[Round]:
-    """The rounds of a ``history.json``."""
-    return [_round(each) for each in json.loads(content)["rounds"]]
-
-
-def _round(body: dict[str, Any]) -> Round:
+def from_json(body: dict[str, Any]) -> Round:
+    """The round that JSON says."""
     phases = {name: _phase(each) for name, each in body["phases"].items()}
     return Round(**{**body, "phases": phases, "server": _metrics(body["server"])})
 
@@ -143,19 +101,8 @@ def _metrics(body: dict[str, Any]) -> dict[str, Metric]:
     return {key: math.nan if value is None else value for key, value in body.items()}
 
 
-def to_csv(rounds: list[Round]) -> bytes:
-    """``history.csv``: a line a round, a column for whatever any round has."""
-    rows = [_row(each) for each in rounds]
-    columns = ["round", "seconds"]
-    columns += sorted({key for row in rows for key in row} - set(columns))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _row(entry: Round) -> dict[str, object]:
+def to_row(entry: Round) -> dict[str, object]:
+    """A round as what a table has of it, by column."""
     row: dict[str, object] = {"round": entry.round, "seconds": f"{entry.seconds:.6f}"}
     for name, phase in entry.phases.items():
         row |= {

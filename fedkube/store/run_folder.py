@@ -19,7 +19,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 from fedkube.api.v1alpha1 import NO_JOURNAL, RunSpec
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
-from fedkube.store import atomic, history
+from fedkube.store import atomic
+from fedkube.store.histories import JSON, Histories, rounds_in
+from fedkube.store.history import Round, strict
 from fedkube.store.journal import Journal
 from fedkube.store.logs import LocalLog, seize
 from fedkube.store.object_log import LOCK, ObjectLog
@@ -97,17 +99,23 @@ class RunRecord(BaseModel):
 
     @field_serializer("metrics", when_used="json")
     def _write_null(self, metrics: dict[str, float]) -> dict[str, float | None]:
-        return {key: history.strict(each) for key, each in metrics.items()}
+        return {key: strict(each) for key, each in metrics.items()}
 
-    def sum_up(self, rounds: list[history.Round]) -> None:
-        """Fill in what follows from the rounds."""
-        done = [each for each in rounds if each.counted]
-        phases = [phase for each in done for phase in each.phases.values()]
-        self.rounds = max((each.round for each in done), default=0)
-        self.clients = len({client for phase in phases for client in phase.clients})
-        self.metrics = history.latest_metrics(rounds)
-        self.bytes_up = max(self.bytes_up, sum(phase.bytes_up for phase in phases))
-        self.bytes_down = max(self.bytes_down, sum(phase.bytes_down for phase in phases))
+    def sum_up(self, rounds: Iterable[Round]) -> None:
+        """Fill in what follows from the rounds, first to last, which are looked at once."""
+        clients: set[int] = set()
+        up = down = self.rounds = 0
+        self.metrics = {}
+        for each in rounds:
+            self.metrics |= each.flat_metrics()
+            if not each.counted:
+                continue
+            self.rounds = each.round
+            for phase in each.phases.values():
+                clients.update(phase.clients)
+                up, down = up + phase.bytes_up, down + phase.bytes_down
+        self.clients = len(clients)
+        self.bytes_up, self.bytes_down = max(self.bytes_up, up), max(self.bytes_down, down)
 
 
 def _below(place: str, run_id: str) -> str:
@@ -191,17 +199,23 @@ class RunFolder:
         """``run.json`` as it is now."""
         return RunRecord.model_validate_json((self.path / "run.json").read_bytes(), by_name=True)
 
-    def write_rendered(self, files: Mapping[str, bytes]) -> None:
-        """Replace files by name."""
-        for name, content in files.items():
-            atomic.write(self.path / name, content)
+    def histories(self, run_id: str) -> Histories:
+        """What the rounds did, on the disk."""
+        return Histories(run_id, self._lines, self._replace)
 
-    def read_history(self) -> list[history.Round]:
+    def read_history(self) -> list[Round]:
         """The rounds so far; none before the first has ended."""
+        return list(rounds_in(self._lines(JSON)))
+
+    def _lines(self, name: str) -> Iterator[bytes]:
         try:
-            return history.from_json((self.path / "history.json").read_bytes())
+            with open(self.path / name, "rb") as file:
+                yield from file
         except FileNotFoundError:
-            return []
+            return
+
+    def _replace(self, name: str, content: Iterable[bytes]) -> None:
+        atomic.write_parts(self.path / name, content)
 
     def write_model(self, arrays: Arrays) -> Model:
         """Replace the final model."""
@@ -233,16 +247,6 @@ class RunFolder:
     def checkpoint(self, number: int) -> Path:
         """Where the checkpoint of a round is, if there is one."""
         return self.path / "checkpoints" / f"round-{number:06d}.safetensors"
-
-
-def render_history(
-    run_id: str, rounds: list[history.Round], lines: dict[int, tuple[object, str]] | None = None
-) -> dict[str, bytes]:
-    """Both histories' files, to be written later. ``lines``: as ``history.to_json`` has them."""
-    return {
-        "history.json": history.to_json(run_id, rounds, lines),
-        "history.csv": history.to_csv(rounds),
-    }
 
 
 # Element types as the format names them, in the order in which it puts tensors.

@@ -75,9 +75,10 @@ class ServerProcess:
         self._credentials = credentials
         self._announce = announce
         self._record = folder.read_record()
-        earlier = folder.read_history() if journal is not None and journal.stored else []
+        goes_on = journal is not None and bool(journal.stored)
         self._began = time.monotonic()
         # A life that was killed could not write down how long it was; its rounds did.
+        earlier = folder.histories(self._record.run_id).rounds() if goes_on else ()
         self._before = max(self._record.duration_s, sum(each.seconds for each in earlier))
         self._halt = Halt()
         self._loop = asyncio.new_event_loop()
@@ -97,7 +98,7 @@ class ServerProcess:
             self._record,
             time.monotonic,
             lambda: (self._driver.bytes_up, self._driver.bytes_down),
-            earlier=earlier,
+            goes_on=goes_on,
         )
         self._past = Past(journal, self._halt)
         self._seats = Seats(spec.sites, spec.cohort.minimum, self._halt)

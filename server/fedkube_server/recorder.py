@@ -1,14 +1,16 @@
 """What happened in the run so far: the one place that knows rounds, and writes them down.
 
 Called from the app's threads and from the event loop; a lock keeps it in order. A round is
-*committed* when its checkpoint and then the histories are on disk; the next begins after that.
+*committed* when its checkpoint and then the histories are on disk; the next begins after that. Only
+the current round is held in memory, and of the newest of those behind it what watchers are told.
 """
 
 from __future__ import annotations
 
+import copy
 import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fedkube.core.errors import FedKubeError
@@ -16,7 +18,8 @@ from fedkube.core.run_states import RunEvent, move
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store import failpoints
 from fedkube.store.history import Failure, Metric, Phase, Round
-from fedkube.store.run_folder import Arrays, RunFolder, RunRecord, render_history
+from fedkube.store.run_folder import Arrays, RunFolder, RunRecord
+from fedkube_server.round_lines import RoundLines
 
 Counters = Callable[[], tuple[int, int]]
 
@@ -31,12 +34,28 @@ class _Open:
     bytes_down: int
 
 
+@dataclass(slots=True)
+class _Totals:
+    """What is counted over all rounds. ``failure``: the newest one on the disk."""
+
+    asked: int = 0
+    answered: int = 0
+    failure: str = ""
+
+    def add(self, entry: Round) -> None:
+        """A whole round, which an earlier life has seen."""
+        for phase in entry.phases.values():
+            self.asked += phase.asked
+            self.answered += len(phase.clients)
+
+
 class Recorder:
     """Keeps the run's record and its history.
 
     ``monotonic``: seconds that never jump. ``counters``: bytes up and down so far.
     ``changed``: called, from any thread, whenever a watcher would see something new.
-    ``earlier``: the rounds that earlier lives of the server have committed, which are on disk.
+    ``goes_on``: whether the rounds on the disk are of earlier lives of the server, whose journal
+    this one has.
     """
 
     def __init__(
@@ -46,29 +65,42 @@ class Recorder:
         monotonic: Callable[[], float],
         counters: Counters,
         changed: Callable[[], None] = lambda: None,
-        earlier: Sequence[Round] = (),
+        goes_on: bool = False,
     ) -> None:
         self.record = record
         self.rounds_planned = 0
         self.changed = changed
         self._folder = folder
+        self._histories = folder.histories(record.run_id)
         self._monotonic = monotonic
-        phases = [phase for each in earlier for phase in each.phases.values()]
-        up, down = (sum(each.bytes_up for each in phases), sum(each.bytes_down for each in phases))
-        self._counted = up, down
         self._live = counters
-        self._earlier = {each.round: each for each in earlier}
+        self._counted = (0, 0)
+        self._recalls = goes_on  # what happens may have happened before, and be written down
+        self._begun = goes_on  # whether the rounds on the disk are of this run
+        if goes_on:
+            self._take_over()
         self._lock = threading.RLock()
         self._writing = threading.RLock()  # held while files are written, before the other
-        self._rounds: list[Round] = []
-        self._lines: dict[int, tuple[object, str]] = {}  # of the history, as they were written
+        self._current: Round | None = None
+        self._mended: dict[int, Round] = {}  # earlier rounds that have changed since
+        self._totals = _Totals()
+        self._ended = RoundLines()
         self._round_began = monotonic()
         self._open: _Open | None = None
         self._seen: set[tuple[int, int]] = set()  # phase and client that counted in it
         self._arrays: Callable[[], Arrays] | None = None
         self._arrays_round = 0
-        self._written = 0  # rounds on disk; the last of them may have changed since
         self._dirty = False
+
+    def _take_over(self) -> None:
+        """What earlier lives have sent and received counts, too."""
+        for each in self._histories.rounds():
+            up, down = self._counted
+            phases = each.phases.values()
+            self._counted = (
+                up + sum(phase.bytes_up for phase in phases),
+                down + sum(phase.bytes_down for phase in phases),
+            )
 
     # ------------------------------------------------------------- phases
 
@@ -80,29 +112,36 @@ class Recorder:
         """
         with self._writing:
             number = self._number_of(name) if number is None else number
-            if not self._rounds or number > self._rounds[-1].round:
-                self.close_round()
-                with self._lock:
-                    self._rounds.append(Round(number))
-                    self._round_began = self._monotonic()
+            if number > self.round or self._current is None:
+                self._begin_round(number)
             phase = self._open_phase(name, message_type, asked)
         self.changed()
         return phase
 
+    def _begin_round(self, number: int) -> None:
+        self.close_round()
+        with self._lock:
+            self._current = Round(number)
+            self._round_began = self._monotonic()
+
     def _number_of(self, name: str) -> int:
         """The round of a phase that says none: the current one, unless it has had that phase."""
         with self._lock:
-            last = self._rounds[-1].round if self._rounds else 0
-            return last + 1 if last == 0 or name in self._rounds[-1].phases else last
+            current = self._current
+            if current is None or current.round == 0:
+                return 1
+            return current.round + 1 if name in current.phases else current.round
 
     def _open_phase(self, name: str, message_type: str, asked: int) -> Phase:
         with self._lock:
+            assert self._current is not None, "a phase is a round's"
             up, down = self._counters()
-            phase = self._rounds[-1].phases.get(name)
+            phase = self._current.phases.get(name)
             if phase is None:
-                phase = self._rounds[-1].phases[name] = Phase(message_type)
+                phase = self._current.phases[name] = Phase(message_type)
                 self._seen.clear()
             phase.asked += asked
+            self._totals.asked += asked
             self._open = _Open(phase, self._monotonic(), up, down)
             self._dirty = True
             return phase
@@ -115,6 +154,7 @@ class Recorder:
                 if (id(phase), client) not in self._seen:
                     self._seen.add((id(phase), client))
                     phase.clients.append(client)
+                    self._totals.answered += 1
             else:
                 phase.failures.append(Failure(client, failure))
             self._measure(phase)
@@ -126,6 +166,7 @@ class Recorder:
         with self._lock:
             if client in phase.clients:
                 phase.clients.remove(client)
+                self._totals.answered -= 1
                 phase.failures.append(Failure(client, reason))
                 self._dirty = True
 
@@ -152,45 +193,52 @@ class Recorder:
     def metrics(self, phase: str, metrics: dict[str, Metric]) -> None:
         """What the strategy, or a mean over the clients, made of a phase's metrics."""
         with self._lock:
-            if self._rounds and phase in self._rounds[-1].phases:
-                self._rounds[-1].phases[phase].metrics = metrics
+            if self._current is not None and phase in self._current.phases:
+                self._current.phases[phase].metrics = metrics
                 self._dirty = True
 
     def measured(self, number: int, metrics: dict[str, Metric]) -> None:
         """What the ServerApp measured itself after a round; 0 is before the first."""
-        with self._lock:
-            entry = next((each for each in self._rounds if each.round == number), None)
-            if entry is None:
-                entry = Round(number)
-                self._rounds.append(entry)
-                self._rounds.sort(key=lambda each: each.round)
-            entry.server |= metrics
-            self._dirty = True
+        with self._writing:
+            if self._current is None or number > self._current.round:
+                self._begin_round(number)
+            with self._lock:
+                self._round(number).server |= metrics
+                self._dirty = True
+
+    def _round(self, number: int) -> Round:
+        """The current round, or an earlier one, which is to be written anew."""
+        assert self._current is not None, "there is a round"
+        if number == self._current.round:
+            return self._current
+        if number not in self._mended:
+            self._mended[number] = self._histories.find(number) or Round(number)
+        return self._mended[number]
 
     def arrays(self, arrays: Callable[[], Arrays]) -> None:
         """The global arrays are new; they are fetched when something is written."""
         with self._lock:
             self._arrays = arrays
-            self._arrays_round = self._rounds[-1].round if self._rounds else 0
+            self._arrays_round = self.round
             self._dirty = True
 
     def close_round(self) -> None:
         """Commit the current round, if anything of it is not on disk yet."""
         with self._writing:
             with self._lock:
-                if not self._dirty or not self._rounds:
+                current = self._current
+                if not self._dirty or current is None:
                     return
-                current = self._rounds[-1]
-                earlier = self._earlier.get(current.round)
-                if earlier is not None:
-                    current.went_as(earlier)
-                    self._written, self._dirty = len(self._rounds), False
+                if self._recalls and (before := self._histories.find(current.round)) is not None:
+                    current.went_as(before)
+                    self._dirty = False
+                    self._pass(current)
                     return
                 if current.round:  # round 0 is only what the app measured before the first
                     current.seconds = self._monotonic() - self._round_began
                 arrays = self._arrays if self._checkpoint_due(current.round) else None
-                files = render_history(self.record.run_id, self._rounds, self._lines)
-                ended = len(self._rounds)
+                mended = (self._mended[number] for number in sorted(self._mended))
+                rounds = copy.deepcopy([*mended, current])
                 self._dirty = False
             try:
                 # Not under the lock: watchers and workers must not wait for a disk.
@@ -198,29 +246,39 @@ class Recorder:
                     keep = self.record.spec.checkpoints.keep
                     self._folder.write_checkpoint(current.round, arrays(), keep)
                 failpoints.reach("round.checkpoint")
-                self._folder.write_rendered(files)
+                (self._histories.put if self._begun else self._histories.begin)(rounds)
             except FedKubeError:
                 self._dirty = True
                 raise
             with self._lock:
-                self._written = ended
+                self._begun = True
+                self._mended.clear()
+                self._pass(current)
         self.changed()
+
+    def _pass(self, entry: Round) -> None:
+        """A round is on the disk."""
+        self._ended.note(entry)
+        self._totals.failure = _first_failure(entry) or self._totals.failure
 
     def forward(self, number: int) -> None:
         """The rounds up to this one are behind, as an earlier life has written them down."""
-        with self._lock:
-            self._rounds = [self._earlier[each] for each in sorted(self._earlier) if each <= number]
-            self._written, self._dirty = len(self._rounds), False
+        with self._writing, self._lock:
+            for each in self._histories.rounds():
+                if each.round <= number and (self._current is None or each.round > self.round):
+                    self._current = each
+                    self._totals.add(each)
+                    self._pass(each)
+            self._dirty = False
         self.changed()
 
     def asking(self) -> None:
         """Clients are asked: from the current round on, nothing of an earlier life's holds."""
-        if not self._earlier:
+        if not self._recalls:
             return
         with self._writing, self._lock:
-            current = self._rounds[-1].round if self._rounds else 0
-            self._earlier = {}
-            self._folder.drop_checkpoints(current)
+            self._recalls = False
+            self._folder.drop_checkpoints(self.round)
 
     def _checkpoint_due(self, number: int) -> bool:
         every = self.record.spec.checkpoints.every
@@ -244,6 +302,8 @@ class Recorder:
         with self._writing:
             try:
                 self.close_round()
+                if self._begun:
+                    self._histories.mend()
                 if self._arrays is not None:
                     self.record.model = self._folder.write_model(self._arrays())
             except FedKubeError as error:
@@ -252,7 +312,7 @@ class Recorder:
             self._folder.drop_ballast()
             with self._lock:
                 self.record.bytes_up, self.record.bytes_down = self._counters()
-                self.record.sum_up(self._rounds)
+                self.record.sum_up(self._all())
                 # Linux gives KiB.
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 self.record.server_peak_rss_bytes = peak * 1024
@@ -267,11 +327,19 @@ class Recorder:
         up, down = self._live()
         return self._counted[0] + up, self._counted[1] + down
 
+    def _all(self) -> Iterator[Round]:
+        """The run's rounds, first to last, whether the newest could be written or not."""
+        for each in self._histories.rounds() if self._begun else ():
+            if self._current is None or each.round < self._current.round:
+                yield self._mended.get(each.round, each)
+        if self._current is not None:
+            yield self._current
+
     @property
     def round(self) -> int:
         """The number of the round that is going on; 0 before the first."""
         with self._lock:
-            return self._rounds[-1].round if self._rounds else 0
+            return self._current.round if self._current is not None else 0
 
     @property
     def bytes_received(self) -> int:
@@ -282,24 +350,19 @@ class Recorder:
     def asked(self) -> int:
         """How many messages the app has sent so far."""
         with self._lock:
-            return sum(phase.asked for each in self._rounds for phase in each.phases.values())
+            return self._totals.asked
 
     @property
     def answered(self) -> int:
         """How many replies have counted so far."""
         with self._lock:
-            return sum(
-                len(phase.clients) for each in self._rounds for phase in each.phases.values()
-            )
+            return self._totals.answered
 
     def first_failure(self) -> str:
         """The reason of the newest round's first failure, or an empty string."""
         with self._lock:
-            for each in reversed(self._rounds):
-                for phase in each.phases.values():
-                    if phase.failures:
-                        return phase.failures[0].reason
-        return ""
+            current = self._current
+            return (_first_failure(current) if current else "") or self._totals.failure
 
     # ------------------------------------------------------------- for watchers
 
@@ -307,7 +370,7 @@ class Recorder:
         """Where the run is, with the rounds that were committed since ``seen`` of them were."""
         with self._lock:
             up, down = self._counters()
-            current = self._rounds[-1] if self._rounds else None
+            current = self._current
             snapshot = pb.Snapshot(
                 state=self.record.state,
                 round=current.round if current else 0,
@@ -326,25 +389,17 @@ class Recorder:
                 snapshot.done = len(phase.clients) + len(phase.failures)
                 snapshot.failed = len(phase.failures)
                 snapshot.running = running
-            ended = [_line(entry) for entry in self._rounds[seen : self._written] if entry.counted]
-            snapshot.ended.extend(ended)
-            return snapshot, self._written
+            snapshot.ended.extend(self._ended.since(seen))
+            return snapshot, self._ended.count
 
     def _eta(self) -> float:
-        trained = [each.seconds for each in self._rounds[: self._written] if each.round > 0]
-        if not trained or not self.rounds_planned:
+        recent = self._ended.seconds
+        if not recent or not self.rounds_planned:
             return -1.0
-        recent = trained[-5:]
-        left = max(0, self.rounds_planned - len(trained))
+        left = max(0, self.rounds_planned - self._ended.trained)
         return left * sum(recent) / len(recent)
 
 
-def _line(entry: Round) -> pb.RoundLine:
-    phases = entry.phases.values()
-    return pb.RoundLine(
-        round=entry.round,
-        seconds=entry.seconds,
-        clients=max((len(phase.clients) for phase in phases), default=0),
-        failures=sum(len(phase.failures) for phase in phases),
-        metrics=[pb.Metric(name=name, value=value) for name, value in entry.flat_metrics().items()],
-    )
+def _first_failure(entry: Round) -> str:
+    reasons = (failure.reason for phase in entry.phases.values() for failure in phase.failures)
+    return next(reasons, "")

@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedkube.store.history import Failure, Phase, Round, from_json, to_csv, to_json
+from fedkube.store.histories import Histories
+from fedkube.store.history import Failure, Phase, Round
 
 # Python's csv does not quote a lone carriage return, and no metric is called that.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=10)
@@ -40,29 +42,47 @@ ROUNDS_WITH_ANY_NUMBER = st.builds(
 )
 
 
+class Files(dict):
+    """Files in memory, by name, and their histories."""
+
+    def __init__(self):
+        self.histories = Histories("run", self._lines, self._replace)
+
+    def _lines(self, name):
+        return self.get(name, b"").splitlines(keepends=True)
+
+    def _replace(self, name, parts):
+        self[name] = b"".join(parts)
+
+
+def written(rounds):
+    files = Files()
+    files.histories.begin(rounds)
+    return files
+
+
 @given(st.lists(ROUNDS, max_size=4))
 def test_json_comes_back(rounds):
-    assert from_json(to_json("run", rounds)) == rounds
+    assert list(written(rounds).histories.rounds()) == rounds
 
 
-@given(st.lists(ROUNDS, min_size=1, max_size=4, unique_by=lambda each: each.round), st.data())
-def test_what_was_made_of_rounds_before_changes_nothing(rounds, data):
-    lines = {}
-    to_json("run", rounds, lines)
-    changed, other = data.draw(st.sampled_from(rounds)), data.draw(ROUNDS)
-    match data.draw(st.integers(0, 3)):
-        case 0:
-            changed.server, changed.seconds = other.server, other.seconds
-        case 1:
-            for phase in changed.phases.values():
-                phase.clients.append(data.draw(COUNTS))
-        case 2:
-            for phase in changed.phases.values():
-                phase.failures.append(Failure(1, "late"))
-                phase.metrics = other.server
-        case 3:
-            changed.phases = {}
-    assert to_json("run", rounds, lines) == to_json("run", rounds)
+FEW = st.builds(lambda each, number: replace(each, round=number), ROUNDS, st.integers(0, 5))
+
+
+@given(st.lists(st.tuples(st.lists(FEW, min_size=1, max_size=3), st.booleans()), max_size=4))
+def test_rounds_put_in_one_after_the_other_make_the_same_files_as_all_at_once(steps):
+    files, model = Files(), {}
+    for rounds, another_life in steps:
+        if another_life:
+            files.histories = Histories("run", files._lines, files._replace)
+        new = {each.round: each for each in rounds}
+        last = max(new)
+        model = {number: each for number, each in model.items() if number < last} | new
+        files.histories.put(list(new.values()))
+    whole = written([model[number] for number in sorted(model)])
+    if model:
+        assert files["history.json"] == whole["history.json"]
+        assert rows(files) == rows(whole)
 
 
 @given(st.lists(ROUNDS_WITH_ANY_NUMBER, max_size=3))
@@ -70,14 +90,23 @@ def test_it_is_json_that_every_reader_takes(rounds):
     def no_such_number(word):
         raise AssertionError(f"{word} is no JSON")
 
-    json.loads(to_json("run", rounds), parse_constant=no_such_number)
+    json.loads(written(rounds)["history.json"], parse_constant=no_such_number)
 
 
 @given(st.lists(ROUNDS, min_size=1, max_size=4))
 def test_csv_holds_every_scalar_metric(rounds):
-    lines = list(csv.DictReader(io.StringIO(to_csv(rounds).decode(), newline="")))
+    lines = table(written(rounds))
     assert len(lines) == len(rounds)
     for line, entry in zip(lines, rounds, strict=True):
         assert int(line["round"]) == entry.round
         for name, value in entry.flat_metrics().items():
             assert float(line[name]) == value
+
+
+def table(files):
+    return list(csv.DictReader(io.StringIO(files["history.csv"].decode(), newline="")))
+
+
+def rows(files):
+    """By round, what the table says; of columns that are empty in all rounds nothing."""
+    return [{name: value for name, value in row.items() if value} for row in table(files)]

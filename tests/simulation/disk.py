@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fedkube.core.errors import Environment, Usage
-from fedkube.store import history
+from fedkube.store.histories import JSON, Histories, rounds_in
+from fedkube.store.history import Round
 from fedkube.store.journal import MAGIC
 from fedkube.store.logs import NotNow
 from fedkube.store.run_folder import Arrays, Model, RunRecord, safetensors_file
@@ -132,12 +133,14 @@ class Folder:
     def write_record(self, record: RunRecord) -> None:
         self._put("run.json", record.model_copy(deep=True))
 
-    def write_rendered(self, files: Mapping[str, bytes]) -> None:
-        for name, content in files.items():
-            self._put(name, content)
+    def histories(self, run_id: str) -> Histories:
+        return Histories(run_id, self._lines, lambda name, parts: self._put(name, b"".join(parts)))
 
-    def read_history(self) -> list[history.Round]:
-        return history.from_json(self._disk.files.get("history.json", b'{"rounds": []}'))
+    def _lines(self, name: str) -> Iterable[bytes]:
+        return self._disk.files.get(name, b"").splitlines(keepends=True)
+
+    def read_history(self) -> list[Round]:
+        return list(rounds_in(self._lines(JSON)))
 
     def write_model(self, arrays: Arrays) -> Model:
         self._put("model", b"".join(bytes(part) for part in safetensors_file(arrays)))

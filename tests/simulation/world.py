@@ -259,7 +259,6 @@ class _Life:
         record = world.disk.files["run.json"].model_copy(deep=True)
         if record.state is RunState.RUNNING:
             record.state = RunState.PENDING
-        earlier = self.folder.read_history() if journal.stored else []
         self.halt = Halt()
         self.store = BlobStore()
         first = ids.first_number(world.chance.randbytes(6))
@@ -273,7 +272,7 @@ class _Life:
             record,
             world.loop.time,
             lambda: (self.driver.bytes_up, self.driver.bytes_down),
-            earlier=earlier,
+            goes_on=bool(journal.stored),
         )
         self.past = Past(journal)
         self.seats = _Seats(world.workers if world.plan.sites else (), self.halt, world)

@@ -495,7 +495,7 @@ def test_what_the_older_flower_cannot_average_is_taken_out_before_an_app_hands_i
 
     strategy = Own()
     strategy.configure_fit(1, Parameters([], ""), SimpleClientManager())
-    phase = tracker.recorder._rounds[-1].phases["train"]
+    phase = tracker.recorder._current.phases["train"]
     for client in (0, 1):
         tracker.recorder.settled(phase, client, None)
     results = [fit_result(11, [1.0, 3.0]), fit_result(12, [np.nan, 1.0])]

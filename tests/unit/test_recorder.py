@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
+from fedkube_server import round_lines
 from fedkube_server.recorder import Recorder
 
 from fedkube.api.v1alpha1 import Checkpoints
 from fedkube.core.run_states import RunEvent, RunState
-from fedkube.store.history import Failure, latest_metrics
+from fedkube.store.history import Failure
 
 
 @pytest.fixture
@@ -160,6 +164,129 @@ def test_a_round_without_new_arrays_has_no_checkpoint(recorder, folder):
     assert [path.stem for path in folder.checkpoints()] == ["round-000001"]
 
 
+def test_a_measurement_of_a_round_that_is_behind_is_written_down_with_the_next(recorder, folder):
+    recorder.begin("train", "train", 1, 1)
+    recorder.begin("train", "train", 1, 2)
+    recorder.measured(1, {"a": 1})
+    recorder.measured(0, {"a": 0})
+    recorder.close_round()
+    assert [(each.round, each.server) for each in folder.read_history()] == [
+        (0, {"a": 0}),
+        (1, {"a": 1}),
+        (2, {}),
+    ]
+    assert folder.read_history()[1].phases["train"].asked == 1
+
+
+def test_a_measurement_of_a_round_without_clients_begins_it(recorder, folder, clock):
+    recorder.begin("train", "train", 1, 1)
+    clock.advance(3)
+    recorder.measured(2, {"a": 1})
+    assert numbers(folder) == [1]
+    recorder.begin("evaluate", "evaluate", 1, 2)
+    clock.advance(4)
+    recorder.close_round()
+    assert [each.seconds for each in folder.read_history()] == [3, 4]
+    assert list(folder.read_history()[1].phases) == ["evaluate"]
+
+
+def test_memory_does_not_grow_with_the_rounds_behind(make_recorder, monkeypatch):
+    monkeypatch.setattr(round_lines, "KEPT", 10)
+    recorder = make_recorder(clients=1000)
+
+    def rounds(first, end):
+        for number in range(first, end):
+            phase = recorder.begin("train", "train", 1000, number)
+            for client in range(1000):
+                recorder.settled(phase, client, "it raised" if client % 10 == 0 else None)
+            recorder.end(phase)
+
+    rounds(1, 30)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        rounds(30, 40)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        rounds(40, 120)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    # A byte for each client and round would be this much; the set of one round takes half of it.
+    assert grown < 80 * 1000, f"{grown} bytes in 80 rounds of 1000 clients"
+
+
+# ------------------------------------------------------------- a server that goes on
+
+
+@pytest.fixture
+def second(folder, make_record, clock, recorder):
+    """The recorder of a server that takes over after three rounds, the third not evaluated."""
+    recorder.measured(0, {"accuracy": 0.1})
+    for number in (1, 2, 3):
+        phase = recorder.begin("train", "train", 2, number)
+        recorder.settled(phase, 0, None)
+        recorder.settled(phase, 1, f"it raised in round {number}" if number < 3 else None)
+        recorder.arrays(lambda: {"w": np.zeros(1)})
+        recorder.end(phase)
+        clock.advance(number)
+    recorder.close_round()
+    return Recorder(folder, make_record(), clock, lambda: (0, 0), goes_on=True)
+
+
+def test_what_is_recalled_stays_as_it_is_written_down(second, folder):
+    before = (folder.path / "history.json").read_bytes()
+    for number in (1, 2):
+        second.settled(second.begin("train", "train", 2, number), 0, None)
+    second.close_round()
+    assert (folder.path / "history.json").read_bytes() == before
+    assert [line.seconds for line in second.snapshot(0, 0, 1)[0].ended] == [1, 2]
+    assert (second.asked, second.answered) == (4, 2)
+
+
+def test_from_where_clients_are_asked_nothing_of_before_holds(second, folder, clock):
+    second.begin("train", "train", 2, 1)
+    second.settled(second.begin("train", "train", 2, 2), 0, None)
+    second.asking()
+    assert [path.stem for path in folder.checkpoints()] == ["round-000001"]
+    clock.advance(50)
+    second.close_round()
+    assert [(each.round, each.seconds) for each in folder.read_history()] == [
+        (0, 0),
+        (1, 1),
+        (2, 50),
+    ]
+
+
+def test_rounds_that_were_condensed_are_behind_at_once(second, folder):
+    before = (folder.path / "history.json").read_bytes()
+    second.forward(2)
+    assert second.round == 2
+    assert (second.asked, second.answered) == (4, 2)
+    assert second.first_failure() == "it raised in round 2"
+    assert [line.round for line in second.snapshot(0, 0, 1)[0].ended] == [0, 1, 2]
+    second.close_round()
+    assert (folder.path / "history.json").read_bytes() == before
+    second.asking()
+    second.settled(second.begin("train", "train", 2, 3), 0, None)
+    second.close_round()
+    assert [len(each.phases["train"].clients) for each in folder.read_history()[1:]] == [1, 1, 1]
+
+
+def test_a_run_that_goes_on_sums_up_all_of_its_rounds(second, folder):
+    second.started()
+    second.forward(3)
+    second.asking()
+    phase = second.begin("train", "train", 3, 4)
+    second.settled(phase, 2, None)
+    second.metrics("train", {"loss": 0.5})
+    second.finish(RunEvent.FINISHED)
+    record = folder.read_record()
+    assert (record.rounds, record.clients) == (4, 3)
+    assert record.metrics == {"server.accuracy": 0.1, "train.loss": 0.5}
+
+
 # ------------------------------------------------------------- the run
 
 
@@ -208,8 +335,9 @@ def test_the_newest_value_of_each_metric_counts(recorder, folder):
     recorder.measured(0, {"a": 1, "b": 1})
     recorder.begin("train", "train", 1, 1)
     recorder.measured(1, {"a": 2})
-    recorder.close_round()
-    assert latest_metrics(folder.read_history()) == {"server.a": 2, "server.b": 1}
+    recorder.started()
+    recorder.finish(RunEvent.FINISHED)
+    assert folder.read_record().metrics == {"server.a": 2, "server.b": 1}
 
 
 def test_the_first_failure_of_the_newest_round_that_has_one(recorder):
@@ -253,6 +381,28 @@ def test_a_watcher_is_told_of_each_round_once_even_of_those_it_missed(recorder):
     assert told == [[1], [2, 3, 4]]
 
 
+def test_a_watcher_that_comes_late_is_told_of_the_newest(make_recorder, monkeypatch):
+    monkeypatch.setattr(round_lines, "KEPT", 3)
+    recorder = make_recorder()
+    for number in range(1, 8):
+        recorder.settled(recorder.begin("train", "train", 1, number), 0, None)
+    snapshot, seen = recorder.snapshot(0, 0, 1)
+    assert [line.round for line in snapshot.ended] == [4, 5, 6]
+    assert seen == 6
+    recorder.close_round()
+    assert [line.round for line in recorder.snapshot(seen, 0, 1)[0].ended] == [7]
+
+
+def test_a_round_that_is_written_down_again_is_told_once(recorder):
+    recorder.settled(recorder.begin("train", "train", 1, 1), 0, None)
+    recorder.close_round()
+    seen = recorder.snapshot(0, 0, 1)[1]
+    recorder.metrics("train", {"loss": 0.5})
+    recorder.close_round()
+    assert not recorder.snapshot(seen, 0, 1)[0].ended
+    assert len(recorder.snapshot(0, 0, 1)[0].ended) == 1
+
+
 def test_how_long_it_will_take_is_told_from_the_last_rounds(recorder, clock):
     recorder.rounds_planned = 10
     assert recorder.snapshot(0, 0, 1)[0].eta_s == -1
@@ -277,8 +427,8 @@ def test_whatever_a_watcher_would_see_is_announced(folder, make_record, clock):
     )
     steps = [
         lambda: recorder.begin("train", "train", 1, 1),
-        lambda: recorder.settled(recorder._rounds[-1].phases["train"], 0, None),
-        lambda: recorder.end(recorder._rounds[-1].phases["train"]),
+        lambda: recorder.settled(recorder._current.phases["train"], 0, None),
+        lambda: recorder.end(recorder._current.phases["train"]),
         recorder.close_round,
         recorder.started,
         lambda: recorder.finish(RunEvent.FINISHED),

@@ -10,8 +10,7 @@ import safetensors.numpy
 
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
-from fedkube.store.history import Round
-from fedkube.store.run_folder import Model, RunFolder, render_history, safetensors_file
+from fedkube.store.run_folder import Model, RunFolder, safetensors_file
 from fedkube.wire.tensors import DTYPES
 
 ARRAYS = {"b": np.arange(3, dtype="f4"), "a": np.ones((2, 2))}
@@ -84,20 +83,6 @@ def test_a_run_config_may_hold_infinity(folder, make_record, value):
     """TOML has it, so `--run-config clip=inf` is taken; the server reads it from this file."""
     folder.write_record(make_record(run_config={"clip": value}))
     assert folder.read_record().spec.run_config == {"clip": value}
-
-
-# ------------------------------------------------------------- histories
-
-
-def test_before_the_first_round_the_history_is_empty(folder):
-    assert folder.read_history() == []
-
-
-def test_both_histories_are_written(folder):
-    rounds = [Round(1, 2.0, server={"a": 1})]
-    folder.write_rendered(render_history("run", rounds))
-    assert folder.read_history() == rounds
-    assert (folder.path / "history.csv").read_text() == "round,seconds,server.a\n1,2.000000,1.0\n"
 
 
 # ------------------------------------------------------------- arrays

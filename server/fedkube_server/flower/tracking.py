@@ -270,7 +270,8 @@ class Tracker:
     def measured(self, number: int, metrics: Mapping[str, Any] | None) -> None:
         """The app's own measurement after a round."""
         if metrics:
-            self.recorder.measured(self._before + number, numbers(metrics))
+            with self._ends_run():
+                self.recorder.measured(self._before + number, numbers(metrics))
         if self.central and number > 0:
             self._close_round()
 
