@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fedkube.core import logs
 from fedkube.core.errors import GAVE_WAY
+from fedkube.ending import end_on_sigterm
 from fedkube_client.segments import CACHE_BYTES
 
 log = logging.getLogger("fedkube.client")
@@ -138,8 +139,7 @@ class Crew:
 
 def main() -> None:
     """Parse the command line and keep the workers."""
-    # The first process of a container ignores what it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    end_on_sigterm()
     parser = argparse.ArgumentParser(prog="fedkube_client.crew", description=__doc__)
     parser.add_argument("--workers", type=int, required=True, help="how many")
     parser.add_argument("--name", required=True, help="their names begin with it")

@@ -71,6 +71,7 @@ def fork(
         versions=versions(),
         plan=old.plan,
         workers=old.workers,
+        relays=old.relays,
         created_at=now,
         forked_from=f"{old.run_id}, round {number}",
     )
@@ -79,7 +80,7 @@ def fork(
     plan = planner.plan(
         machine.look(), record.spec.pool.clients, record.workers or None, record.spec.pool.threads
     )
-    see_through(folder, record, plan, 0, as_json, progress)
+    see_through(folder, record, plan, as_json, progress)
 
 
 def _past(source: RunFolder, record: RunRecord, number: int) -> list[Stored]:

@@ -26,7 +26,9 @@ def resume(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Of a run folder: the last line on stdout is the result as JSON."
+            "--json",
+            help="On stdout as JSON: the result, in one last line; of a run on a cluster, how it "
+            "is when it is asked to go on.",
         ),
     ] = False,
     progress: Annotated[
@@ -43,7 +45,7 @@ def resume(
     path = Path(run)
     # A folder that merely has the name of a run on the cluster is none.
     if path.name == run and not (path / "run.json").exists():
-        lifecycle.resume(run, namespace, context)
+        lifecycle.resume(run, namespace, context, as_json)
         return
     folder, record = _unfinished(path)
     plan = planner.plan(
@@ -52,7 +54,7 @@ def resume(
         record.workers or None,
         record.spec.pool.threads,
     )
-    see_through(folder, record, plan, 0, as_json, progress)
+    see_through(folder, record, plan, as_json, progress)
 
 
 def _unfinished(path: Path) -> tuple[RunFolder, RunRecord]:

@@ -201,22 +201,23 @@ def run(
         versions=versions(),
         plan=f"{plan.why}, below {_relays(relays)}" if relays else plan.why,
         workers=len(plan.workers),
+        relays=relays,
         created_at=now,
     )
     folder.write_record(record)
-    see_through(folder, record, plan, relays, as_json, progress)
+    see_through(folder, record, plan, as_json, progress)
 
 
 def see_through(
     folder: RunFolder,
     record: RunRecord,
     plan: planner.Plan,
-    relays: int,
     as_json: bool,
     progress: bool,
 ) -> None:
     """Launch the run in a folder, show it, and leave with the exit code of its end."""
     console = PatientConsole(stderr=as_json, highlight=False)
+    relays = min(record.relays, len(plan.workers))
     with view_for(console, record, progress) as view:
         ended = asyncio.run(Launcher(folder, plan, view, relays).run())
     view.conclude(ended, folder.path)

@@ -225,12 +225,13 @@ def test_a_worker_of_another_release_is_sent_away_with_the_reason(tmp_path, ahea
 
 @pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="Linux alone has namespaces")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces")
-def test_a_worker_that_still_starts_goes_as_the_first_process_of_its_container_too(tmp_path):
+@pytest.mark.parametrize("module", ["fedkube_client", "fedkube_server.pod", "fedkube.coordinator"])
+def test_who_still_starts_goes_as_the_first_process_of_its_container_too(tmp_path, module):
     """The kernel ignores for such a process whatever signal it does not handle."""
     (tmp_path / "grpc.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)\n")
     contained = ["unshare", "--pid", "--fork", "--kill-child", sys.executable]
     with subprocess.Popen(
-        [*contained, "-m", "fedkube_client", "--help"],
+        [*contained, "-m", module, "--help"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,

@@ -18,9 +18,9 @@ from api_server import ApiServer
 from kubernetes import client
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedkube.coordinator import __main__ as coordinator
 from fedkube.coordinator import election, health, reconciler
-from fedkube.coordinator.__main__ import Settings
+from fedkube.coordinator import main as coordinator
+from fedkube.coordinator.main import Settings
 
 CHART = Path(__file__).parents[2] / "helm" / "fedkube"
 

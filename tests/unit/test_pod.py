@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from fedkube_server import pod
+from fedkube_server.pod import main as pod
 
 from fedkube.api.v1alpha1 import Pool, RunSpec
 from fedkube.core.errors import Usage

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
 from fedkube.cli import run
 from fedkube.core.errors import Exit, Usage
 from fedkube.core.run_states import RunState
+from fedkube.planner import machine
 from fedkube.store.run_folder import Model
 
 APP = """
@@ -33,6 +35,26 @@ lr = 0.1
 )
 def test_how_a_run_ended_is_its_exit_code(make_record, state, reason, code):
     assert run.exit_code(make_record(state=state, reason=reason)) is code
+
+
+@pytest.mark.parametrize(("asked", "workers", "relays"), [(0, 3, 0), (2, 3, 2), (2, 1, 1)])
+def test_a_run_that_goes_on_has_its_relays_as_far_as_there_are_workers(
+    make_record, folder, monkeypatch, asked, workers, relays
+):
+    launched = []
+
+    class Launcher:
+        def __init__(self, folder, plan, view, relays):
+            launched.append(relays)
+
+        async def run(self):
+            return make_record(state=RunState.SUCCEEDED)
+
+    monkeypatch.setattr(run, "Launcher", Launcher)
+    plan = machine.plan(machine.Machine(4, 2**34), 8, workers)
+    with pytest.raises(typer.Exit):
+        run.see_through(folder, make_record(relays=asked), plan, False, False)
+    assert launched == [relays]
 
 
 def test_the_result_of_a_good_run_has_no_reason(make_record, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedkube.cli.cluster import runs
 from fedkube.cli.cluster.connection import connect
-from fedkube.cli.cluster.options import Context, Name, Namespace, note
+from fedkube.cli.cluster.options import Context, Name, Namespace, note, print_json
 from fedkube.core.errors import Usage
 
 
@@ -14,10 +16,14 @@ def stop(run: Name, namespace: Namespace = None, context: Context = None) -> Non
     note(f"run {run} has no workers from now on; `fedkube resume {run}` gives them back")
 
 
-def resume(run: Name, namespace: Namespace = None, context: Context = None) -> None:
+def resume(
+    run: Name, namespace: Namespace = None, context: Context = None, as_json: bool = False
+) -> None:
     """Give a stopped run its workers back."""
-    _suspend(run, namespace, context, False)
+    found = _suspend(run, namespace, context, False)
     note(f"run {run} gets its workers back")
+    if as_json:
+        print_json(runs.summary(found))
 
 
 def delete(run: Name, namespace: Namespace = None, context: Context = None) -> None:
@@ -30,7 +36,8 @@ def delete(run: Name, namespace: Namespace = None, context: Context = None) -> N
     note(f"run {run} is deleted" + (f"; its disk, claim {run}-run, is kept" if kept else ""))
 
 
-def _suspend(run: str, namespace: str | None, context: str | None, wanted: bool) -> None:
+def _suspend(run: str, namespace: str | None, context: str | None, wanted: bool) -> dict[str, Any]:
+    """Take workers away or give them back; the run as it was before."""
     with connect(namespace, context) as (cluster, space):
         found = runs.get(cluster, space, run)
         state = runs.status(found).state
@@ -38,3 +45,4 @@ def _suspend(run: str, namespace: str | None, context: str | None, wanted: bool)
             verb = "stopped" if wanted else "resumed"
             raise Usage(f"run {run!r} is {state}, and cannot be {verb} any more")
         cluster.patch("FederatedRun", space, run, {"spec": {"suspend": wanted}})
+    return found

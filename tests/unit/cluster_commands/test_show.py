@@ -127,6 +127,13 @@ def test_stop_and_resume(kubernetes, fedkube):
     assert kubernetes.of("federatedruns")[0]["spec"]["suspend"] is False
 
 
+def test_resume_says_to_a_script_how_the_run_is(kubernetes, fedkube):
+    kubernetes.put("federatedruns", a_run(state="Suspended"))
+    done = fedkube("resume", "digits", "--json")
+    assert (done.code, done.json["name"], done.json["state"]) == (0, "digits", "Suspended")
+    assert "gets its workers back" in done.err
+
+
 @pytest.mark.parametrize("verb", ["stop", "resume"])
 def test_what_is_over_is_not_stopped(kubernetes, fedkube, verb):
     kubernetes.put("federatedruns", a_run(state="Succeeded"))

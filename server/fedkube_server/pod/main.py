@@ -1,4 +1,4 @@
-"""The server in a pod: its orders come in a file, and the run's end goes to Kubernetes.
+"""What a server in a pod begins with, and how its end is told.
 
 A pod that takes another's place goes on from what that one has committed; one whose run had ended
 says so again.
@@ -9,12 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fedkube.api.v1alpha1 import ConfigValue
@@ -94,11 +91,6 @@ def last_words(record: RunRecord) -> bytes:
     return text
 
 
-def _end_at_once(_number: int, _frame: FrameType | None) -> None:
-    # The pod goes and another takes its place: a run that merely moves has not ended.
-    os._exit(128 + signal.SIGTERM)
-
-
 def main() -> None:
     """Parse the command line and serve. 0: the run has ended, in whatever way, and it is told."""
     heap.keep()
@@ -110,8 +102,6 @@ def main() -> None:
     options_for_credentials(parser)
     options = parser.parse_args()
     logs.to_stderr(logging.INFO)
-    # As the first process of its container it would ignore what it does not handle.
-    signal.signal(signal.SIGTERM, _end_at_once)
     folder = RunFolder(options.folder)
     try:
         record = begin(options.folder, options.orders.read_bytes())
@@ -129,7 +119,3 @@ def main() -> None:
         sys.stderr.write(f"{record.details}\n{record.message}\n")
     options.last_words.write_bytes(last_words(record))
     leave(Exit.OK)
-
-
-if __name__ == "__main__":
-    main()
