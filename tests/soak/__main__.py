@@ -26,6 +26,7 @@ from faulty_link import Link  # noqa: E402 - it is among what tests share
 from run_processes import Process, Processes  # noqa: E402
 
 from tests.soak import conclude  # noqa: E402
+from tests.soak.trend import Trend  # noqa: E402
 
 # Seconds between two faults, and how long each lasts, on average.
 _BETWEEN_S = 2.0
@@ -35,9 +36,9 @@ _SERVER_SHARE = 0.01
 _SAMPLE_S = 5.0
 # A worker that was cut off is back after so long.
 _BACK_S = 10.0
-# What may be gained from the second quarter of the time to the last: noise of an allocator.
-_GROWTH = 1.10
-_GROWTH_BYTES = 8 * 1024**2
+# What may be gained in an hour, as far as it is certain: an allocator is not exact.
+_GROWTH_BYTES = 1024**2
+_GROWTH_DESCRIPTORS = 1
 
 
 @dataclass
@@ -209,29 +210,22 @@ class Soak:
         return wrong
 
     def judge(self) -> list[str]:
-        """What has grown, of the server, an agent and its executor."""
+        """What grows, of the server, an agent and its executor."""
         wrong = []
         kinds = (("server", self.server), ("agent", self.agents), ("executor", self.executors))
         for name, seen in kinds:
-            for what, values, slack in (
+            for what, values, most in (
                 ("heap", seen.heap, _GROWTH_BYTES),
-                ("descriptors", seen.descriptors, 8),
+                ("descriptors", seen.descriptors, _GROWTH_DESCRIPTORS),
             ):
-                early, late = quarters(values)
+                trend, usual = Trend.of(values), statistics.median(value for _, value in values)
                 print(
-                    f"{name}'s {what}: {early:,.0f} in the second quarter, {late:,.0f} in the last"
+                    f"{name}'s {what}: {usual:,.0f}, and in an hour {trend.slope:+,.0f} "
+                    f"(with 95 %: {trend.low:+,.0f} to {trend.high:+,.0f})"
                 )
-                if late > early * _GROWTH and late > early + slack:
-                    wrong.append(f"the {name}'s {what} grew from {early:,.0f} to {late:,.0f}")
+                if trend.low > most:
+                    wrong.append(f"the {name}'s {what} grows by {trend.low:,.0f} an hour or more")
         return wrong
-
-
-def quarters(values: list[tuple[float, int]]) -> tuple[float, float]:
-    """The medians of the second quarter and of the last."""
-    end = values[-1][0]
-    second = [value for at, value in values if end / 4 <= at < end / 2]
-    last = [value for at, value in values if at >= 3 * end / 4]
-    return statistics.median(second), statistics.median(last)
 
 
 async def soak(options: argparse.Namespace, folder: Path) -> list[str]:
