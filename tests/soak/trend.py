@@ -32,8 +32,8 @@ class Trend:
     @classmethod
     def of(cls, samples: Samples) -> Trend:
         """Of values by their time in seconds, after the first quarter, in which caches fill."""
-        end = samples[-1][0]
-        points = _by_minute([(at, value) for at, value in samples if at >= end / 4])
+        begin, end = samples[0][0], samples[-1][0]
+        points = _by_minute([each for each in samples if each[0] >= begin + (end - begin) / 4])
         pairs = itertools.combinations(points, 2)
         slopes = sorted(_HOUR_S * (b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs)
         if not slopes:
