@@ -255,6 +255,11 @@ class Dispatcher:
             and (session, assignment) in ((task.session, task.assignment), task.rival)
         )
 
+    def waits(self, task_id: TaskId) -> bool:
+        """Whether no worker has the task now."""
+        task = self._tasks.get(task_id)
+        return task is not None and task.state is TaskState.QUEUED
+
     def held(self, session: Session, task_id: TaskId) -> bool:
         """Whether the task's update is in a sum of this worker."""
         task = self._tasks.get(task_id)

@@ -19,11 +19,20 @@ class Failure:
 
 
 @dataclass(slots=True)
+class Stale:
+    """A client whose update counted so many rounds after the one in which it was asked."""
+
+    client: int
+    rounds: int
+
+
+@dataclass(slots=True)
 class Phase:
     """One send-and-collect: train, evaluate or query.
 
     ``clients``: partition ids of those whose replies counted. ``seconds``: from the first message
-    to the last reply. Bytes are those of the exchange's frames, TLS not counted.
+    to the last reply. Bytes are those of the exchange's frames, TLS not counted. ``stale``: the
+    updates that were asked for in earlier rounds, and counted here besides those of the answers.
     """
 
     message_type: str
@@ -34,6 +43,7 @@ class Phase:
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    stale: list[Stale] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -94,7 +104,9 @@ def from_json(body: dict[str, Any]) -> Round:
 
 def _phase(body: dict[str, Any]) -> Phase:
     failures = [Failure(**failure) for failure in body["failures"]]
-    return Phase(**{**body, "failures": failures, "metrics": _metrics(body["metrics"])})
+    stale = [Stale(**each) for each in body.get("stale", ())]
+    metrics = _metrics(body["metrics"])
+    return Phase(**{**body, "failures": failures, "stale": stale, "metrics": metrics})
 
 
 def _metrics(body: dict[str, Any]) -> dict[str, Metric]:

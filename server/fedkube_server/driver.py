@@ -46,12 +46,14 @@ T = TypeVar("T")
 class Answer:
     """How a call ended well. ``blobs``: the bytes of its arrays, as views.
 
-    ``records``: what admission decoded it to; Flower's type.
+    ``records``: what admission decoded it to; Flower's type. ``digests``: of the blobs, where the
+    update is late and in no sum.
     """
 
     outcome: pb.Outcome
     blobs: Sequence[memoryview]
     records: Any = None
+    digests: Sequence[bytes] = ()
 
 
 Ending = Answer | pb.Failure
@@ -80,7 +82,8 @@ class NewTask:
     ``call`` lacks the client's state. ``admit`` decodes a reply and says why it must not count, or
     None. ``expires_in_s`` is the message's time to live; None: others see to that. ``held`` is
     called when the update is in a worker's sum, again if that is lost and the call made anew.
-    ``state``: the client's, where the driver does not keep it.
+    ``state``: the client's, where the driver does not keep it. ``left`` is called when its phase is
+    closed without it; how it ends is told by ``settled`` all the same.
     """
 
     id: int
@@ -92,6 +95,7 @@ class NewTask:
     expires_in_s: float | None
     held: Callable[[Answer], None] = lambda answer: None
     state: ClientState | None = None
+    left: Callable[[pb.Failure], None] = lambda failure: None
 
 
 class WorkerSession(Protocol):
@@ -147,6 +151,7 @@ class _Live:
     state: ClientState = field(default_factory=ClientState)
     given: float = 0.0  # when, by the loop's clock
     together: int = 1  # calls of its assignment
+    late: bool = False  # its phase is closed: its update is for whoever takes late ones
 
 
 @dataclass(slots=True)
@@ -212,6 +217,13 @@ class Driver:
         Updates that clients have delivered already, and that are in a worker's sum, still count.
         """
         self._loop.call_soon_threadsafe(self._withdraw, list(ids), code, reason)
+
+    def leave_behind(self, ids: Iterable[int], code: pb.Failure.Code, reason: str) -> None:
+        """Close a phase without these: those that clients are at go on, and the rest is withdrawn.
+
+        Their tasks' ``left`` is called with this failure. Their updates go into no sum.
+        """
+        self._loop.call_soon_threadsafe(self._leave_behind, list(ids), code, reason)
 
     # ------------------------------------------------------------- from sessions
 
@@ -391,7 +403,9 @@ class Driver:
         self._remember(live)
         # From here on it counts: nobody can lose or withdraw it.
         self._perform(self._dispatcher.answer(outcome.call))
-        if fold is not None:
+        if live.late:
+            answer.digests = [blob.digest for blob in reply.blobs]
+        elif fold is not None:
             await _off_loop(nbytes, fold.add, outcome, reply.blobs, landed, live.task.message.sent)
         live.task.settled(answer)
         return ""
@@ -573,6 +587,15 @@ class Driver:
         self._perform(self._dispatcher.withdraw([each.task.id for each in live], reason))
         self._perform(self._dispatcher.flush())
         self._await_held([each.task.id for each in live], code, reason)
+
+    def _leave_behind(self, ids: list[int], code: pb.Failure.Code, reason: str) -> None:
+        live = [self._live[task_id] for task_id in ids if task_id in self._live]
+        waiting = [each.task.id for each in live if self._dispatcher.waits(each.task.id)]
+        for each in live:
+            if not self._dispatcher.waits(each.task.id):
+                each.late = True
+                each.task.left(pb.Failure(code=code, reason=reason))
+        self._withdraw(waiting, code, reason)
 
     def _await_held(self, ids: list[int], code: pb.Failure.Code, reason: str) -> None:
         if held := [each for each in ids if each in self._live]:

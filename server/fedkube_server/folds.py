@@ -16,7 +16,7 @@ from fedkube.core.partial_sums import Part, TensorSum, bits_for, mean_dtype
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, tensors, updates
 from fedkube_server.blobs import StoredBlob
-from fedkube_server.landing import Landed
+from fedkube_server.landing import Landed, peaks_of
 
 Array = npt.NDArray[np.generic]
 
@@ -32,6 +32,19 @@ class Sent:
 def sent_arrays(content: pb.Content, blobs: Sequence[StoredBlob]) -> dict[str, Sent]:
     """The arrays of a message, by name."""
     return {item.name: Sent(item.dtype, blobs[item.blob]) for item in updates.arrays(content)}
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An update whose phase was closed without it.
+
+    ``digests``: of the blobs. ``sent``: what the client was sent then.
+    """
+
+    outcome: pb.Outcome
+    digests: Sequence[bytes]
+    landed: Sequence[Landed]
+    sent: Mapping[str, Sent]
 
 
 class Fold:
@@ -180,14 +193,46 @@ class Fold:
                 elif tensor.blocks:
                     _merge(self._tensor(tensor.name, tensor.dtype), tensor, landed[tensor.blob])
 
+    def add_late(self, late: Late, sent: Mapping[str, Sent], share: float) -> None:
+        """Count a late update by a share of what it changed, on top of what is ``sent`` now.
+
+        The update ``w_i`` to what was sent then, ``w_v``, counts as
+        ``w_t + share * (w_i - w_v)`` with what is sent now, ``w_t``, and with its own weight: the
+        buffered aggregation of Nguyen et al. 2022, "Federated learning with buffered asynchronous
+        aggregation", algorithm 1, in which a round's strategy takes the server's step. All of it
+        is linear, so the order does not matter here, either. Rejected where it is too large.
+        """
+        weight = self.weight(late.outcome)
+        changed = [
+            item
+            for item in updates.arrays(late.outcome.content)
+            if (item.dtype, late.digests[item.blob]) != _of(late.sent[item.name])
+        ]
+        for item in changed:
+            before = late.sent[item.name]
+            peak = max(peaks_of(_elements(before)), default=0.0)
+            if not TensorSum.holds(weight * peak):
+                raise Rejected("what its client was sent is too large to be summed")
+        with self._lock:
+            place = self._count([late.outcome], parts=2)
+            for name in self.shapes:
+                self._leave(name, sent[name], [place])
+            for item in changed:
+                before = late.sent[item.name]
+                self._add(
+                    self._tensor(item.name, item.dtype), late.landed[item.blob], share * weight
+                )
+                known = Landed.known(before.blob.data)
+                self._add(self._tensor(item.name, before.dtype), known, -share * weight)
+
     def _leave(self, name: str, before: Sent, places: list[int]) -> None:
         key = (before.dtype, before.blob.digest)
         self._unchanged[name].setdefault(key, (before, []))[1].extend(places)
 
-    def _count(self, outcomes: Sequence[pb.Outcome]) -> int:
-        """The place of the first among all that have counted."""
+    def _count(self, outcomes: Sequence[pb.Outcome], parts: int = 1) -> int:
+        """The place of the first among all that have counted. ``parts``: that each is added in."""
         assert self._mean is None, "the mean has been taken"
-        self._left -= len(outcomes)
+        self._left -= parts * len(outcomes)
         if self._left < 0:
             raise Rejected("more updates than the phase asked for")
         first = len(self._weights)
@@ -248,6 +293,14 @@ class Fold:
         mixed: Array = np.sum([each.astype(np.float64) for each in means], axis=0)
         result: Array = mixed.astype(np.result_type(*means))
         return result
+
+
+def _of(sent: Sent) -> tuple[str, bytes]:
+    return sent.dtype, sent.blob.digest
+
+
+def _elements(sent: Sent) -> Array:
+    return np.frombuffer(sent.blob.data, tensors.DTYPES[sent.dtype])
 
 
 def _merge(sums: TensorSum, tensor: pb.SumTensor, landed: Landed) -> None:

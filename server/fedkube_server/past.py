@@ -54,13 +54,15 @@ class _Place:
 class _Commit:
     """What was committed together.
 
-    ``begun``: the app has made some of its calls again. ``forked``: by another run, so that these
-    are its replies whatever is asked.
+    ``late``: updates of earlier phases that came in this one, or were too old for it. ``begun``:
+    the app has made some of its calls again. ``forked``: by another run, so that these are its
+    replies whatever is asked.
     """
 
     place: _Place
     mean: journal.Mean | None
     blobs: Sequence[memoryview]
+    late: list[journal.Ended] = field(default_factory=list)
     begun: bool = False
     forked: bool = False
 
@@ -125,6 +127,7 @@ class Past:
         self._asked = False  # whether anybody was asked since a message was recalled
         self._since: int | None = None  # where what the newest strategy has committed begins
         self._pending: dict[Fold | None, _Pending] = {}
+        self._late: dict[Fold, _Commit] = {}  # with what came late, by the sum that has it
         number = 0  # of the next telling
         for each in stored.stored if stored is not None else ():
             place = _Place(each.end)
@@ -146,9 +149,12 @@ class Past:
             case "committed":
                 mean = entry.committed.mean if entry.committed.HasField("mean") else None
                 commit = _Commit(place, mean, blobs)
-                place.calls = place.left = len(entry.committed.calls)
                 for ended in entry.committed.calls:
-                    self._kept[ended.client, ended.turn] = _Kept(ended, commit)
+                    if ended.HasField("late"):
+                        commit.late.append(ended)
+                    else:
+                        self._kept[ended.client, ended.turn] = _Kept(ended, commit)
+                place.calls = place.left = len(entry.committed.calls) - len(commit.late)
             case "present":
                 self._presents[number] = list(entry.present.clients)
                 place.telling = number
@@ -241,11 +247,21 @@ class Past:
         self._turns[ended.client] = ended.turn + 1
         if fold is not None and commit.mean is not None and not fold.weights:
             fold.restore(_arrays(commit), list(commit.mean.weights))
+            if commit.late:
+                self._late[fold] = commit
         commit.place.left -= 1
         commit.begun = True
         if ended.outcome.HasField("failure"):
             return ended.outcome.failure
         return Answer(ended.outcome, commit.blobs)
+
+    def recall_late(self, fold: Fold) -> list[tuple[journal.Ended, Answer]]:
+        """The late updates that came with this sum, where it was recalled."""
+        with self._lock:
+            commit = self._late.pop(fold, None)
+            if commit is None:
+                return []
+            return [(ended, Answer(ended.outcome, commit.blobs)) for ended in commit.late]
 
     def tell(self, present: Callable[[], list[int]]) -> list[int]:
         """The clients that are there: as the app was told before, or else as it is now."""
@@ -376,12 +392,21 @@ class Past:
     # ------------------------------------------------------------- what is
 
     def settled(
-        self, client: int, turn: int, asked: bytes, fold: Fold | None, outcome: Ending
+        self,
+        client: int,
+        turn: int,
+        asked: bytes,
+        fold: Fold | None,
+        outcome: Ending,
+        late: journal.Late | None = None,
     ) -> None:
-        """A message to a client is over, and goes into the next commit."""
+        """A message to a client is over, and goes into the next commit.
+
+        ``late``: its own phase was over before, and this is the update that has come since.
+        """
         if not self.keeps:
             return
-        ended = journal.Ended(client=client, turn=turn, asked=asked)
+        ended = journal.Ended(client=client, turn=turn, asked=asked, late=late)
         with self._lock:
             self._asked = True
             self._turns[client] = max(self._turns[client], turn + 1)

@@ -45,11 +45,26 @@ class Quorum:
         with self._lock:
             self._open.discard(task)
             self._answers += answered
-            if not self._closed():
-                return []
-            surplus = sorted(self._open)
-            self._open.clear()
-            return surplus
+            return self._surplus()
+
+    def late(self, updates: int = 1) -> list[int]:
+        """Updates of an earlier phase have come, and count; those nobody waits for any more."""
+        with self._lock:
+            self._answers += updates
+            return self._surplus()
+
+    @property
+    def wants(self) -> bool:
+        """Whether more answers are needed than those that there are: of any number, one."""
+        with self._lock:
+            return not self._closed() if self.enough is not None else self._answers == 0
+
+    def _surplus(self) -> list[int]:
+        if not self._closed():
+            return []
+        surplus = sorted(self._open)
+        self._open.clear()
+        return surplus
 
     def _closed(self) -> bool:
         return self.enough is not None and self._answers >= self.enough

@@ -17,7 +17,7 @@ from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent, move
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store import failpoints
-from fedkube.store.history import Failure, Metric, Phase, Round
+from fedkube.store.history import Failure, Metric, Phase, Round, Stale
 from fedkube.store.run_folder import Arrays, RunFolder, RunRecord
 from fedkube_server.round_lines import RoundLines
 
@@ -160,6 +160,12 @@ class Recorder:
             self._measure(phase)
             self._dirty = True
         self.changed()
+
+    def late(self, phase: Phase, client: int, rounds: int) -> None:
+        """An update of so many rounds before counts in this phase."""
+        with self._lock:
+            phase.stale.append(Stale(client, rounds))
+        self.settled(phase, client, None)
 
     def refused(self, phase: Phase, client: int, reason: str) -> None:
         """A reply that had counted turned out not to be fit."""

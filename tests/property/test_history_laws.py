@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedkube.store.histories import Histories
-from fedkube.store.history import Failure, Phase, Round
+from fedkube.store.history import Failure, Phase, Round, Stale
 
 # Python's csv does not quote a lone carriage return, and no metric is called that.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=10)
@@ -27,6 +27,7 @@ PHASES = st.builds(
     seconds=SECONDS,
     bytes_up=COUNTS,
     bytes_down=COUNTS,
+    stale=st.lists(st.builds(Stale, client=COUNTS, rounds=COUNTS), max_size=2),
 )
 ROUNDS = st.builds(
     Round,

@@ -109,8 +109,33 @@ class Cohort(Declared):
         "twice, which matters where it writes anything but its state",
     )
 
+    late: Literal["refuse", "fold"] = Field(
+        default="refuse",
+        description="What becomes of training that goes on when the round is closed. refuse: it is "
+        "cancelled. fold: it goes on, and its update counts in the round in which it comes, the "
+        "less the older it is (asynchronous training, after FedBuff). Only for strategies of "
+        "Flower's newer API that take the mean of the updates",
+    )
+    staleness_exponent: float = Field(
+        default=0.5,
+        ge=0,
+        le=10,
+        description="Of what a late update changes, 1 / (1 + rounds) to this power counts",
+    )
+    max_staleness: int = Field(
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="Rounds after which a late update counts no more",
+    )
+
     def check(self, clients: int) -> None:
         """ValueError where the fields do not go together, or with so many clients."""
+        if self.late == "fold" and self.over_selection == 1 and self.deadline_seconds is None:
+            raise ValueError(
+                "cohort.late is fold, and nothing is ever late: give the cohort an over-selection "
+                "above 1, or a deadline"
+            )
         if self.minimum is None:
             return
         if self.minimum > clients:

@@ -42,16 +42,28 @@ class Committed(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[Ended, _Mapping]]] = ..., mean: _Optional[_Union[Mean, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Ended(_message.Message):
-    __slots__ = ("client", "turn", "asked", "outcome")
+    __slots__ = ("client", "turn", "asked", "outcome", "late")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
     ASKED_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     client: int
     turn: int
     asked: bytes
     outcome: _exchange_pb2.Outcome
-    def __init__(self, client: _Optional[int] = ..., turn: _Optional[int] = ..., asked: _Optional[bytes] = ..., outcome: _Optional[_Union[_exchange_pb2.Outcome, _Mapping]] = ...) -> None: ...
+    late: Late
+    def __init__(self, client: _Optional[int] = ..., turn: _Optional[int] = ..., asked: _Optional[bytes] = ..., outcome: _Optional[_Union[_exchange_pb2.Outcome, _Mapping]] = ..., late: _Optional[_Union[Late, _Mapping]] = ...) -> None: ...
+
+class Late(_message.Message):
+    __slots__ = ("group", "rounds", "counted")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    rounds: int
+    counted: bool
+    def __init__(self, group: _Optional[str] = ..., rounds: _Optional[int] = ..., counted: bool = ...) -> None: ...
 
 class Mean(_message.Message):
     __slots__ = ("arrays", "weights")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
 
 from fedkube.store.history import Phase
 from fedkube_server.driver import Ending
+from fedkube_server.folds import Fold
+from fedkube_server.folds import Sent as ArraySent
 from fedkube_server.halt import Halt
 from fedkube_server.quorum import Quorum
 
@@ -22,6 +25,7 @@ class Sent:
     client: int
     message: Message
     outcome: Ending | None = None
+    late: bool = False  # its phase is closed, and the client is still at it
 
 
 @dataclass(slots=True)
@@ -30,13 +34,16 @@ class Batch:
 
     ``order``: the messages as they were given, which is the order of the replies. ``ends_phase``:
     whether the phase is over when all of them are; a strategy's phase ends when it aggregates.
-    ``quorum``: when the phase is closed though not all have answered.
+    ``quorum``: when the phase is closed though not all have answered. ``folds``: where late updates
+    are added, and what is sent in this phase. ``round``: the strategy's.
     """
 
     phase: Phase
     order: list[Sent]
     ends_phase: bool
     quorum: Quorum | None = None
+    folds: tuple[Fold, Mapping[str, ArraySent]] | None = None
+    round: int = 0
     open: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,11 +74,23 @@ class Mailbox:
                 self._changed.notify_all()
             return last
 
-    def wait(self, batch: Batch, timeout_s: float | None) -> bool:
-        """Wait for all of the batch's outcomes; False if time ran out. Raises Halted."""
+    def wake(self) -> None:
+        """What somebody waits for may be so now."""
+        self._wake()
+
+    def wait(
+        self,
+        batch: Batch,
+        timeout_s: float | None,
+        more: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Wait for all of the batch's outcomes; False if time ran out. Raises Halted.
+
+        ``more``: whether something else is still to come, of which ``wake`` tells.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
-            while batch.open:
+            while batch.open or more():
                 self._halt.check()
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:

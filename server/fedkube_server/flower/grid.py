@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import logging
 import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Error, Message, Metadata, RecordDict
@@ -23,6 +25,7 @@ from fedkube.core.errors import FedKubeError, Rejected
 from fedkube.core.quantisation import Compression
 from fedkube.core.tasks import Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.proto.v1 import journal_pb2 as journal
 from fedkube.wire import contents, frames, packed
 from fedkube.wire.limits import BATCH_BYTES
 from fedkube.wire.tensors import digest
@@ -30,14 +33,20 @@ from fedkube_server import states
 from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
+from fedkube_server.flower.rules import admit_folded
 from fedkube_server.flower.tracking import Handling, Tracker
-from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.folds import Fold, Late, sent_arrays
+from fedkube_server.folds import Sent as ArraySent
 from fedkube_server.halt import Ending as RunEnding
 from fedkube_server.halt import Halt
+from fedkube_server.landing import Landed
+from fedkube_server.late import Away, Come, LateUpdates
 from fedkube_server.past import Past
 from fedkube_server.quorum import Quorum
 from fedkube_server.recorder import Recorder
 from fedkube_server.seats import Seats
+
+log = logging.getLogger("fedkube.server")
 
 _ERROR_CODES = {
     pb.Failure.APP_RAISED: ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
@@ -112,6 +121,8 @@ class ExchangeGrid(Grid):
         self._past = past or Past()
         self._mailbox = mailbox or Mailbox(halt)
         tracker.remember, tracker.remembered = self._remember, driver.remembered
+        self._late = tracker.late
+        self._taking: Batch | None = None  # what takes the late updates that come now
         self._task_ids = itertools.count(first)
         self._message_numbers = itertools.count(first)
         self._pushed: dict[str, Sent] = {}
@@ -182,7 +193,7 @@ class ExchangeGrid(Grid):
                 sent = self._pushed.get(message_id)
                 if sent is not None and sent.outcome is not None:
                     del self._pushed[message_id]
-                    replies.append(_reply(sent, sent.outcome))
+                    replies.append(_reply(sent.message.metadata, sent.outcome))
         if replies:
             self._past.commit(number=self._recorder.round)
         return replies
@@ -201,15 +212,17 @@ class ExchangeGrid(Grid):
             return []
         batch = self._send(messages)
         limit, reason = _time_limit(timeout, batch.quorum)
-        if not self._mailbox.wait(batch, limit):
-            late = [sent.task for sent in batch.order if sent.outcome is None]
-            self._driver.withdraw(late, pb.Failure.WITHDRAWN, reason)
+        if not self._mailbox.wait(batch, limit, lambda: self._may_come(batch)):
+            open_yet = [sent.task for sent in batch.order if sent.outcome is None]
+            self._close(batch, open_yet, reason)
             self._mailbox.wait(batch, None)
         replies = [
-            _reply(sent, sent.outcome)
+            _reply(sent.message.metadata, sent.outcome)
             for sent in batch.order
             if sent.outcome is not None and not _withdrawn(sent.outcome)
         ]
+        if self._late is not None and batch.folds is not None:
+            replies += self._take_late(self._late, batch, *batch.folds)
         self._tracker.collected(batch.phase, replies)
         if batch.ends_phase:
             # What a strategy has asked for is committed when it aggregates.
@@ -221,9 +234,9 @@ class ExchangeGrid(Grid):
     def _send(self, messages: Sequence[Message]) -> Batch:
         self._halt.check()
         handling = self._tracker.sending(messages)
-        phase = handling.phase
         order = [self._sent(message) for message in messages]
-        batch = Batch(phase, order, not handling.declared, handling.quorum)
+        batch = Batch(handling.phase, order, not handling.declared, handling.quorum)
+        batch.round = self._tracker.newest
         try:
             packed = _pack(messages, self._store)
         except Rejected as error:
@@ -243,23 +256,37 @@ class ExchangeGrid(Grid):
                 message = self._outgoing(metadata, *packed[key[0]], handling)
                 outgoing[key] = (message, self._asked(message))
             message, asked = outgoing[key]
+            if handling.late is not None and message.fold is not None:
+                batch.folds = batch.folds or (message.fold, message.sent)
             turn = self._past.turn(sent.client)
             outcome = self._recall(sent.client, turn, asked, message.fold)
             if outcome is not None:
                 over.append((sent, outcome))
                 continue
+            if (busy := self._busy(sent.client)) is not None:
+                self._past.settled(sent.client, turn, asked, message.fold, busy)
+                over.append((sent, busy))
+                continue
             tasks.append(self._task(batch, sent, message, handling.admit, turn, asked))
+        surplus = self._begin_taking(batch)
         for sent, outcome in over:
             if isinstance(outcome, Answer):
                 handling.admit(outcome)
             self._settled(batch, sent, outcome)
         if tasks:
             self._recorder.asking()
-        surplus = handling.quorum.asked(task.id for task in tasks) if handling.quorum else []
+        if handling.quorum is not None:
+            surplus += handling.quorum.asked(task.id for task in tasks)
         self._driver.submit(tasks)
-        if surplus:
-            self._driver.withdraw(surplus, pb.Failure.WITHDRAWN, _ENOUGH)
+        self._close(batch, surplus, _ENOUGH)
         return batch
+
+    def _close(self, batch: Batch, tasks: Sequence[int], reason: str) -> None:
+        """Wait no more for these of a batch's tasks."""
+        if not tasks:
+            return
+        done = self._driver.withdraw if batch.folds is None else self._driver.leave_behind
+        done(tasks, pb.Failure.WITHDRAWN, reason)
 
     def _outgoing(
         self,
@@ -270,8 +297,11 @@ class ExchangeGrid(Grid):
     ) -> Outgoing:
         """What the messages of these contents, type and group have in common."""
         fold = handling.fold
-        # Where the first so many answers close the phase, each has to come by itself and at once.
-        racing = handling.quorum is not None and handling.quorum.enough is not None
+        # Where the first so many answers close the phase, each has to come by itself and at once;
+        # so has one that may turn out to be late.
+        racing = handling.quorum is not None and (
+            handling.quorum.enough is not None or handling.late is not None
+        )
         number = next(self._message_numbers)
         timeout_s = self._federation.client_timeout_s
         nbytes = sum(len(blob.data) for blob in blobs)
@@ -356,9 +386,22 @@ class ExchangeGrid(Grid):
             ttl=metadata.ttl,
         )
 
-        def settled(outcome: Ending) -> None:
+        def over(outcome: Ending) -> None:
             self._past.settled(sent.client, turn, asked, message.fold, outcome)
             self._settled(batch, sent, outcome)
+
+        def settled(outcome: Ending) -> None:
+            if sent.late and self._late is not None:
+                self._came_late(self._late, batch.round, sent, turn, asked, message, outcome)
+            else:
+                over(outcome)
+
+        def left(failure: pb.Failure) -> None:
+            assert self._late is not None, "only then are phases closed without clients"
+            sent.late = True
+            self._late.left(sent.client, Away(sent.task, batch.round))
+            failure.reason += "; its update counts in the round in which it comes"
+            over(failure)
 
         return NewTask(
             id=sent.task,
@@ -367,6 +410,7 @@ class ExchangeGrid(Grid):
             message=message,
             admit=admit,
             settled=settled,
+            left=left,
             # From now on: when it was created is a time of day, which may have jumped since.
             expires_in_s=metadata.ttl,
         )
@@ -378,8 +422,108 @@ class ExchangeGrid(Grid):
             if batch.open == 1 and batch.ends_phase:
                 self._recorder.end(batch.phase)
         self._mailbox.put(batch, sent, outcome)
-        if batch.quorum is not None and (surplus := batch.quorum.settled(sent.task, not failure)):
-            self._driver.withdraw(surplus, pb.Failure.WITHDRAWN, _ENOUGH)
+        if batch.quorum is not None:
+            self._close(batch, batch.quorum.settled(sent.task, not failure), _ENOUGH)
+
+    # ------------------------------------------------------------- late updates
+
+    def _busy(self, client: int) -> pb.Failure | None:
+        """Why a client is not asked: it is still at an earlier message, and its state is, too."""
+        away = self._late.away(client) if self._late is not None else None
+        if away is None:
+            return None
+        reason = f"not asked: the client is still at its message of round {away.round}"
+        return pb.Failure(code=pb.Failure.WITHDRAWN, reason=reason)
+
+    def _begin_taking(self, batch: Batch) -> list[int]:
+        """Late updates are this batch's now; those of its tasks that are not needed any more."""
+        if self._late is None or batch.folds is None:
+            return []
+        old = self._late.too_old(batch.round)
+        self._driver.withdraw(old, pb.Failure.WITHDRAWN, "its round is too long ago")
+        with self._lock:
+            self._taking = batch
+            there = self._late.waiting
+        return batch.quorum.late(there) if batch.quorum is not None and there else []
+
+    def _may_come(self, batch: Batch) -> bool:
+        """Whether the batch takes late updates, wants more answers, and there may be some."""
+        if self._late is None or batch.folds is None or batch.quorum is None:
+            return False
+        return batch.quorum.wants and self._late.coming
+
+    def _came_late(
+        self,
+        late: LateUpdates,
+        number: int,
+        sent: Sent,
+        turn: int,
+        asked: bytes,
+        message: Outgoing,
+        outcome: Ending,
+    ) -> None:
+        """A message of a round that is over has ended. On the event loop."""
+        batch = None
+        if isinstance(outcome, Answer):
+            # What they landed in is used again when this returns.
+            views = list(outcome.blobs)
+            answer = Answer(outcome.outcome, views, outcome.records)
+            landed = [Landed.known(view) for view in views]
+            update = Late(outcome.outcome, outcome.digests, landed, message.sent)
+            group = sent.message.metadata.group_id
+            come = Come(sent.client, turn, asked, number, group, answer, update)
+            with self._lock:
+                late.came(come)
+                batch = self._taking
+        else:
+            late.gone(sent.client)
+        if batch is not None and batch.quorum is not None:
+            self._close(batch, batch.quorum.late(), _ENOUGH)
+        self._mailbox.wake()
+
+    def _take_late(
+        self, late: LateUpdates, batch: Batch, fold: Fold, sent: Mapping[str, ArraySent]
+    ) -> list[Message]:
+        """Add what has come late to a phase's sum; the replies."""
+        with self._lock:
+            self._taking = None
+            fresh, old = late.take(batch.round)
+        replies = []
+        answered = {each.client for each in batch.order if isinstance(each.outcome, Answer)}
+        for ended, answer in self._past.recall_late(fold):
+            if ended.client not in answered:  # by then, it had kept something newer
+                self._remember(ended.client, answer)
+            admit_folded(fold)(answer)
+            replies += self._late_reply(batch, ended.client, ended.late, answer)
+        for come in (*fresh, *old):
+            rounds = batch.round - come.round
+            counted = come in fresh and _added(fold, come, sent, late.share(rounds))
+            note = journal.Late(group=come.group, rounds=rounds, counted=counted)
+            self._past.settled(come.client, come.turn, come.asked, fold, come.answer, note)
+            replies += self._late_reply(batch, come.client, note, come.answer)
+        return replies
+
+    def _late_reply(
+        self, batch: Batch, client: int, late: journal.Late, answer: Answer
+    ) -> list[Message]:
+        """The reply to a message of an earlier round, where it counts."""
+        if not late.counted:
+            return []
+        self._recorder.late(batch.phase, client, late.rounds)
+        metadata = copy.copy(batch.order[0].message.metadata)
+        metadata.__dict__["_dst_node_id"] = self._federation.node_ids[client]
+        metadata.__dict__["_group_id"] = late.group
+        metadata.__dict__["_message_id"] = ""  # of an earlier round, or of an earlier life
+        return [_reply(metadata, answer)]
+
+
+def _added(fold: Fold, come: Come, sent: Mapping[str, ArraySent], share: float) -> bool:
+    try:
+        fold.add_late(come.late, sent, share)
+        return True
+    except Rejected as error:
+        log.warning("a late update of client %d does not count: %s", come.client, error.message)
+        return False
 
 
 def _time_limit(timeout: float | None, quorum: Quorum | None) -> tuple[float | None, str]:
@@ -419,9 +563,8 @@ def _withdrawn(outcome: Ending) -> bool:
     return not isinstance(outcome, Answer) and outcome.code == pb.Failure.WITHDRAWN
 
 
-def _reply(sent: Sent, outcome: Ending) -> Message:
-    """The outcome as the Message that Flower's strategies expect."""
-    asked = sent.message.metadata
+def _reply(asked: Metadata, outcome: Ending) -> Message:
+    """The outcome of a message as the Message that Flower's strategies expect."""
     metadata = Metadata(
         run_id=asked.run_id,
         message_id=uuid.uuid4().hex,

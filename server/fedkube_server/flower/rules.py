@@ -111,7 +111,7 @@ def fold_for(strategy: object, aggregation: str, sent: RecordDict, cohort: int) 
     shapes = _shapes(sent)
     if shapes is None:
         return None
-    if _is_legacy(strategy) and not all(map(_real, _elements(sent))):
+    if is_legacy(strategy) and not all(map(_real, _elements(sent))):
         return None  # Flower's older API averages integers in place, as integers
     return Fold(shapes, weight_key(strategy, aggregation), cohort)
 
@@ -209,13 +209,14 @@ def is_flowers(strategy: object, aggregation: str) -> bool:
 
 def weight_key(strategy: object, aggregation: str) -> str:
     """The metric that weighs a reply in the strategy's average."""
-    if aggregation == "aggregate_fit" or _is_legacy(strategy):
+    if aggregation == "aggregate_fit" or is_legacy(strategy):
         return _LEGACY_WEIGHT
     inner = getattr(strategy, "strategy", strategy)
     return str(getattr(inner, "weighted_by_key", "num-examples"))
 
 
-def _is_legacy(strategy: object) -> bool:
+def is_legacy(strategy: object) -> bool:
+    """Whether it is one of Flower's older API."""
     return hasattr(strategy, "aggregate_fit")
 
 

@@ -36,12 +36,14 @@ from fedkube_server.flower.rules import (
     averages,
     fold_for,
     is_flowers,
+    is_legacy,
     takes_mean,
     unfit,
     weight_key,
 )
 from fedkube_server.folds import Fold
 from fedkube_server.halt import Ending, Halt
+from fedkube_server.late import LateUpdates
 from fedkube_server.past import Past
 from fedkube_server.quorum import Quorum
 from fedkube_server.recorder import Recorder
@@ -77,7 +79,8 @@ class Handling:
     """What is to be done with the replies to some messages.
 
     ``declared``: whether a strategy made the messages. ``fold``: the sum that their updates go
-    into. ``quorum``: when the phase is closed though not all have answered.
+    into. ``quorum``: when the phase is closed though not all have answered. ``late``: where updates
+    go, and come from, that are not there by then.
     """
 
     admit: Admission
@@ -85,6 +88,7 @@ class Handling:
     declared: bool
     fold: Fold | None = None
     quorum: Quorum | None = None
+    late: LateUpdates | None = None
 
 
 class Tracker:
@@ -108,6 +112,13 @@ class Tracker:
         self._says = says
         self._cohort = cohort or Cohort()
         self._past = past or Past()
+        folds = self._cohort.late == "fold"
+        # Updates that come when their round is closed, where the run takes them.
+        self.late = (
+            LateUpdates(self._cohort.staleness_exponent, self._cohort.max_staleness)
+            if folds
+            else None
+        )
         self._wanted: int | None = None  # of the clients that are being chosen
         self._before = 0  # rounds of strategies that were started earlier
         self._newest = 0  # the newest round of a strategy
@@ -120,6 +131,11 @@ class Tracker:
         self.remembered: Callable[[], dict[int, ClientState]] = dict
         self._declared: _Declared | None = None
         self._lock = threading.Lock()
+
+    @property
+    def newest(self) -> int:
+        """The newest round of a strategy."""
+        return self._newest
 
     @property
     def clients(self) -> int:
@@ -148,7 +164,8 @@ class Tracker:
             return
         with self._ends_run():
             behind = self.start.goes_on(number, self.remember) or self.start.passed(number)
-        if number > 1 and not behind and self._past.due:
+        unsettled = self.late is not None and self.late.waiting > 0
+        if number > 1 and not behind and self._past.due and not unsettled:
             self._close_round()
             self.start.condense(number - 1, self._newest, self.remembered())
 
@@ -325,9 +342,11 @@ class Tracker:
             declared.used = True
             if not are_the_strategys(messages, declared.messages):
                 # A workflow of its own, such as secure aggregation, that only asked whom to ask.
+                self._refuse_late(name, "the app has a workflow of its own")
                 return Handling(admit_anything, declared.phase, True)
             with declared.deciding:
                 return self._declared_handling(declared, messages[0].content)
+        self._refuse_late(name, "the app has a loop of its own")
         kind = messages[0].metadata.message_type if messages else name
         quorum = self._quorum(name, messages)
         with self._ends_run():
@@ -336,19 +355,40 @@ class Tracker:
 
     def _declared_handling(self, declared: _Declared, sent: RecordDict) -> Handling:
         if declared.sent is None and self._takes_mean(declared):
-            cohort = len(declared.messages)
+            # A late update is added in two parts, and each client has one at most.
+            cohort = len(declared.messages) if self.late is None else 3 * self.clients
             declared.fold = fold_for(declared.strategy, declared.aggregation, sent, cohort)
             if declared.fold is not None:
                 declared.admit_folded = admit_folded(declared.fold)
         declared.sent = sent
         if declared.fold is not None:
             declared.checked = True
+            if is_legacy(declared.strategy):
+                self._refuse_late(declared.name, "the app uses Flower's older API")
             return Handling(
-                declared.admit_folded, declared.phase, True, declared.fold, declared.quorum
+                declared.admit_folded,
+                declared.phase,
+                True,
+                declared.fold,
+                declared.quorum,
+                self.late,
             )
+        kind = type(declared.strategy).__name__
+        self._refuse_late(declared.name, f"the strategy {kind} needs the update of every client")
         declared.checked = is_flowers(declared.strategy, declared.aggregation)
         check = admission(declared.strategy, declared.aggregation, sent)
         return Handling(check, declared.phase, True, quorum=declared.quorum)
+
+    def _refuse_late(self, name: str, why: str) -> None:
+        """End a run that is to take late updates, and has nothing to add them to."""
+        if name != "train" or self.late is None:
+            return
+        error = AppInvalid(
+            f"the run's cohort takes late updates (late: fold), and {why}",
+            hint="leave out the cohort's late; what is late is refused then",
+        )
+        self.halt.set(Ending.of(error))
+        self.halt.check()
 
     def _takes_mean(self, declared: _Declared) -> bool:
         if declared.name != "train":
