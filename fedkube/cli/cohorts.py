@@ -11,7 +11,8 @@ from fedkube.core.errors import Usage
 _FIELDS = {name.replace("_", "-"): name for name in Cohort.model_fields}
 HELP = (
     "Who takes part in a round, and when it is closed: 'fraction=0.5 minimum=3 over-selection=1.3 "
-    "deadline-seconds=60 speculate=true', any of them. Default: as the app's strategy says."
+    "deadline-seconds=60 speculate=true late=fold', any of them. Default: as the app's strategy "
+    "says."
 )
 
 

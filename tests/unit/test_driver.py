@@ -496,6 +496,39 @@ def test_an_update_that_is_lost_after_the_rounds_end_is_not_made_again(
     assert worker("b").given == []
 
 
+# ------------------------------------------------------------- phases that are closed without some
+
+
+def test_a_phase_is_closed_without_those_that_clients_are_at(
+    driver, worker, outcomes, summing, fold
+):
+    session, left = worker(), {}
+
+    def task(number):
+        def settled(outcome):
+            outcomes[number] = outcome
+
+        call, admit = pb.Call(id=number), lambda _: None
+        return NewTask(
+            *(number, number, call, summing, admit, settled, 60.0),
+            left=lambda failure: left.setdefault(number, failure),
+        )
+
+    driver.submit([task(1), task(2)])
+    ((frame, _),) = session.given
+    (running,) = (call.id for call in frame.calls)
+    waiting = 3 - running
+    driver.leave_behind([1, 2], pb.Failure.WITHDRAWN, "enough")
+    assert left == {running: pb.Failure(code=pb.Failure.WITHDRAWN, reason="enough")}
+    assert list(outcomes) == [waiting], "nobody has begun with it"
+    assert session.cancelled == []
+    assert take(driver, session, 1, _update([1.0, 2.0], call=running)) == []
+    assert outcomes[running].digests, "what came of it is told"
+    assert fold.weights == [], "and is in no sum"
+    driver.leave_behind([1, 2], pb.Failure.WITHDRAWN, "enough")
+    assert len(left) == 1, "what is over is left alone"
+
+
 # ------------------------------------------------------------- a client's state
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fedkube_client.sums import HeldSum
 from fedkube_server.blobs import BlobStore
-from fedkube_server.folds import Fold, sent_arrays
+from fedkube_server.folds import Fold, Late, sent_arrays
 from fedkube_server.landing import Landed
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
@@ -306,3 +306,78 @@ def test_a_sum_that_cannot_be_is_refused(spoil, reason):
     spoil(held)
     with pytest.raises(Rejected, match=reason):
         fold().check_sum(held)
+
+
+# ------------------------------------------------------------- late updates
+
+NOW = arrays(0.5) | {"frozen": SENT["frozen"]}
+
+
+def sent_now(values):
+    encoder = Encoder()
+    content = encoder.encode(records(values, 1))
+    return sent_arrays(content, [BlobStore().put(memoryview(bytes(e))) for e in encoder.blobs])
+
+
+def late(values, weight, call, then):
+    out, blobs, data = outcome(values, weight, call)
+    landed = [Landed.known(memoryview(bytes(each))) for each in data]
+    return Late(out, [blob.digest for blob in blobs], landed, sent_now(then))
+
+
+def with_late(order, share=0.25):
+    """Of five updates the second and the fourth were late, to what was sent before."""
+    made, sent = Fold(SHAPES, KEY, cohort=20), sent_now(NOW)
+    for number in order:
+        if number in (1, 3):
+            made.add_late(late(UPDATES[number], WEIGHTS[number], number, SENT), sent, share)
+        else:
+            out, blobs, data = outcome(UPDATES[number], WEIGHTS[number], number)
+            landed = [Landed.known(memoryview(bytes(each))) for each in data]
+            made.add(out, blobs, landed, sent)
+    return made
+
+
+def test_a_late_update_counts_by_a_share_of_what_it_changed():
+    made = with_late(range(5))
+    assert made.weights == WEIGHTS, "its own weight"
+    mean = made.mean()
+    for name, shape in SHAPES.items():
+        parts = [
+            NOW[name] + 0.25 * (each[name].astype("f8") - SENT[name]) if n in (1, 3) else each[name]
+            for n, each in enumerate(UPDATES)
+        ]
+        theirs = sum(w * part for w, part in zip(WEIGHTS, parts, strict=True)) / sum(WEIGHTS)
+        assert (mean[name].shape, mean[name].dtype) == (shape, np.float32)
+        scale = np.abs(theirs).max(initial=0.0) or 1.0
+        np.testing.assert_allclose(mean[name], theirs, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(5)))[::29], ids=str)
+def test_when_it_is_added_changes_no_bit(order):
+    assert same(with_late(order).mean(), with_late(range(5)).mean())
+
+
+def test_of_its_whole_share_an_update_to_what_is_sent_now_is_none_that_is_late():
+    made, sent = Fold(SHAPES, KEY, cohort=20), sent_now(NOW)
+    made.add_late(late(UPDATES[1], 50, 1, NOW), sent, 1.0)
+    assert all(
+        np.allclose(made.mean()[name], UPDATES[1][name], rtol=1e-6, atol=1e-6) for name in SHAPES
+    )
+
+
+def test_what_a_late_update_leaves_alone_stays_what_it_is_now():
+    made, sent = Fold(SHAPES, KEY, cohort=20), sent_now(NOW)
+    made.add_late(late(SENT, 3, 1, SENT), sent, 0.5)
+    assert same(made.mean(), NOW)
+
+
+def test_a_late_update_that_cannot_be_added_leaves_the_sum_as_it_was():
+    made, sent = Fold(SHAPES, KEY, cohort=20), sent_now(NOW)
+    huge = {name: np.full(shape, 3e38, "f4") for name, shape in SHAPES.items()}
+    out, blobs, data = outcome(UPDATES[0], 1, 0)
+    made.add(out, blobs, [Landed.known(memoryview(bytes(each))) for each in data], sent)
+    with pytest.raises(Rejected, match="too large"):
+        made.add_late(late(UPDATES[1], 1e300, 1, huge), sent, 0.5)
+    assert made.weights == [1]
+    assert np.allclose(made.mean()["w"], UPDATES[0]["w"])

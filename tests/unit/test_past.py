@@ -108,6 +108,27 @@ def test_summed_updates_come_back_as_their_mean(lives):
     mean += 1  # a strategy may
 
 
+def test_late_updates_come_back_with_the_sum_that_they_came_in(lives):
+    past, sums = lives(), fold()
+    past.settled(0, 0, b"asked", None, pb.Failure(code=pb.Failure.WITHDRAWN, reason="late"))
+    past.commit()
+    note = pb_journal.Late(group="1", rounds=2, counted=True)
+    sums._count([answer(9.0).outcome])
+    past.settled(0, 0, b"asked", sums, answer(9.0, state=b"later"), note)
+    summed(past, sums, (1, 5.0))
+    past, sums = lives(), fold()
+    assert past.left == 2, "of the late one, that it failed in its own phase"
+    assert past.recall(0, 0, b"asked", None).reason == "late"
+    assert past.recall_late(sums) == []
+    assert past.recall(1, 0, b"asked", sums) is not None
+    ((ended, back),) = past.recall_late(sums)
+    assert (ended.client, ended.late) == (0, note)
+    assert bytes(back.blobs[back.outcome.state.records[0].configs.items[0].blob]) == b"later"
+    assert sums.weights == [2.0, 2.0]
+    assert past.recall_late(sums) == [], "once"
+    assert past.left == 0
+
+
 def test_a_sum_of_nothing_is_not_committed(lives):
     past, sums = lives(), fold()
     past.settled(0, 0, b"asked", sums, pb.Failure(reason="broken"))

@@ -27,3 +27,28 @@ def test_the_deadline_is_the_phases_and_not_each_messages():
     assert quorum.left() == 10.0
     now[0] = 200.0
     assert quorum.left() == 0.0
+
+
+def test_late_updates_are_answers_too():
+    quorum = Quorum(2, None)
+    assert quorum.asked([1, 2, 3]) == []
+    assert quorum.late() == []
+    assert quorum.wants
+    assert quorum.settled(1, True) == [2, 3]
+    assert not quorum.wants
+    assert quorum.late() == []
+
+
+def test_what_was_there_before_may_be_enough():
+    quorum = Quorum(2, None)
+    assert quorum.late(2) == []
+    assert quorum.asked([1, 2]) == [1, 2]
+
+
+def test_where_any_number_will_do_one_is_wanted():
+    quorum = Quorum(None, 60.0)
+    assert quorum.asked([1]) == []
+    assert quorum.settled(1, False) == []
+    assert quorum.wants
+    assert quorum.late() == []
+    assert not quorum.wants
