@@ -82,6 +82,11 @@ class LateUpdates:
             old = [each for each in self._away.values() if now - each.round > self._most]
             return [each.task for each in old]
 
+    def all_away(self) -> list[int]:
+        """All tasks whose updates may still come."""
+        with self._lock:
+            return [each.task for each in self._away.values()]
+
     def take(self, now: int) -> tuple[Sequence[Come], Sequence[Come]]:
         """What has come and counts in this round, and what has come and is too old."""
         with self._lock:

@@ -179,6 +179,7 @@ class ServerProcess:
             ending = app.execute(spec, grid, tracker, self._number)
         except Halted:
             ending = Ending(RunEvent.STOPPED, "Stopped", "the run was ended")
+        grid.close()
         if self._halt.ending is not None:
             return self._halt.ending
         if (

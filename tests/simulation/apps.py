@@ -16,8 +16,11 @@ Arrays = dict[str, Any]
 App = Callable[[Grid, int, int], dict[str, Any]]
 
 
-def client_app() -> ClientApp:
-    """Draws from its generators, and counts its calls in its state."""
+def client_app(*, adds_one: bool = False) -> ClientApp:
+    """Draws from its generators, and counts its calls in its state.
+
+    ``adds_one``: to every element, and nothing else, and all clients weigh the same.
+    """
     app = ClientApp()
 
     @app.train()
@@ -28,11 +31,13 @@ def client_app() -> ClientApp:
         arrays = {}
         for name, array in message.content["arrays"].items():
             values = array.numpy()
-            if name != "frozen":
+            if adds_one:
+                values = values + np.float32(1)
+            elif name != "frozen":
                 noise = np.random.standard_normal(values.shape[0]).astype(np.float32)
                 values = values * np.float32(0.9) + noise * np.float32(count) + partition
             arrays[name] = values.astype(np.float32)
-        metrics = {"num-examples": partition + 1, "count": count}
+        metrics = {"num-examples": 1 if adds_one else partition + 1, "count": count}
         content = RecordDict({"arrays": record(arrays), "metrics": MetricRecord(metrics)})
         return Message(content, reply_to=message)
 
@@ -113,3 +118,6 @@ APPS: dict[str, App] = {
     "Krum": strategy(Krum, num_malicious_nodes=1),
     "own loop": own_loop,
 }
+
+# Of runs with late updates alone, whose model depends on the time.
+LATE = {"adds one": strategy(FedAvg, fraction_evaluate=0.0)}

@@ -38,7 +38,7 @@ from fedkube_server.seats import Seats
 from fedkube_server.sessions import Shared
 from fedkube_server.workers import Workers
 
-from fedkube.api.v1alpha1 import Pool, RunSpec
+from fedkube.api.v1alpha1 import Cohort, Pool, RunSpec
 from fedkube.app import loading
 from fedkube.core import ids
 from fedkube.core.errors import Environment, FedKubeError
@@ -51,7 +51,7 @@ from fedkube.store.history import Round
 from fedkube.store.journal import Journal
 from fedkube.store.run_folder import RunRecord
 from fedkube.wire.identity import Role
-from tests.simulation.apps import APPS, client_app
+from tests.simulation.apps import APPS, LATE, client_app
 from tests.simulation.disk import Disk, DiskLog, Folder
 from tests.simulation.loop import SimulatedLoop, Stuck
 from tests.simulation.network import Network
@@ -104,6 +104,7 @@ class Plan:
     relays: int = 0  # between the server and the workers
     compression: Compression = Compression.NONE
     sites: bool = False  # each client is a site with a worker of its own, and there are no relays
+    late: bool = False  # half of the clients close a round, and the others' updates count later
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -135,6 +136,19 @@ class Plan:
         """The same with sites, whose updates do not depend on which process has lost what."""
         whole = Compression.NONE
         return replace(self, workers=self.clients, relays=0, compression=whole, sites=True)
+
+    def of_late(self) -> Plan:
+        """The same with updates that are late, of an app that shows which have counted."""
+        whole = Compression.NONE
+        return replace(self, app="adds one", relays=0, compression=whole, sites=False, late=True)
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """What the run asks of each round."""
+        if not self.late:
+            return None
+        half = max(1, self.clients // 2) / self.clients
+        return Cohort(fraction=half, over_selection=10.0, late="fold", max_staleness=1000)
 
     def undisturbed(self) -> Plan:
         """The same app and clients, with one worker and no trouble."""
@@ -213,6 +227,10 @@ class _Mailbox(Mailbox):
     def __init__(self, halt: Halt, world: World) -> None:
         super().__init__(halt)
         self._world = world
+
+    def wake(self) -> None:
+        super().wake()
+        self._world.wake()
 
     def put(self, batch: Batch, sent: Sent, outcome: Ending) -> bool:
         last = super().put(batch, sent, outcome)
@@ -293,7 +311,8 @@ class _Life:
         federation = Federation.of(
             APP_SEED, plan.clients, None, plan.compression, workers=plan.workers
         )
-        tracker = Tracker(self.recorder, self.halt, federation.node_ids, None, None, self.past)
+        nodes, cohort = federation.node_ids, plan.cohort
+        tracker = Tracker(self.recorder, self.halt, nodes, None, cohort, self.past)
         self.grid = ExchangeGrid(
             app.describe(RUN),
             federation,
@@ -317,7 +336,8 @@ class _Life:
         random.seed(APP_SEED)
         loading.seed_everything(ids.derive("server", APP_SEED))
         loading.identify(app.run_number(RUN), 1, 1)
-        result = APPS[world.plan.app](self.grid, world.plan.clients, world.plan.size)
+        result = (APPS | LATE)[world.plan.app](self.grid, world.plan.clients, world.plan.size)
+        self.grid.close()
         self.recorder.finish(RunEvent.FINISHED)
         self.past.close(delete=True)
         return result
@@ -365,7 +385,7 @@ class World:
         self.loop = SimulatedLoop(self.chance)
         self.network = Network(self.loop, self.chance, RUN, self._raise, self._write_down)
         self.disk = Disk(self.chance, self.loop.time, self._may_die)
-        self.client_app = client_app()
+        self.client_app = client_app(adds_one=plan.late)
         kind = "site" if plan.sites else "worker"
         self.workers = [f"{kind}-{number}" for number in range(plan.workers)]
         self.happened: Counter[str] = Counter()
@@ -459,6 +479,8 @@ class World:
         for relay, _ in self._relays.values():
             if relay is not None:
                 relay._dispatcher.check()
+        if self.plan.late:
+            self._wait(60.0)  # the server has not yet heard of the end of who was killed at a call
         life.dispatcher.check()
         assert (life.dispatcher.running, life.dispatcher.queued) == (0, 0)
         assert not life.credits._using, "a credit was never given back"

@@ -229,6 +229,12 @@ class ExchangeGrid(Grid):
             self._past.commit(number=self._recorder.round)
         return replies
 
+    def close(self) -> None:
+        """The app has ended, and nobody takes what is late any more."""
+        if self._late is not None:
+            away = self._late.all_away()
+            self._driver.withdraw(away, pb.Failure.WITHDRAWN, "the run is over")
+
     # ------------------------------------------------------------- inside
 
     def _send(self, messages: Sequence[Message]) -> Batch:

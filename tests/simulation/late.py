@@ -1,0 +1,57 @@
+"""Runs whose rounds are closed by half of the clients: what the others send counts later, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load
+
+from fedkube.store.history import Round
+from tests.simulation.apps import initial
+from tests.simulation.disk import Folder
+from tests.simulation.world import Outcome, Plan, World
+
+
+def check(plan: Plan, spool: Path) -> tuple[Outcome, list[Round]]:
+    """Run a plan; AssertionError where the model is not what the history says of it."""
+    world = World(plan, spool)
+    outcome = world.run()
+    rounds = [each for each in Folder(world.disk).read_history() if each.round]
+    size = plan.size
+    before = {name: array.numpy() for name, array in initial(size).items()}
+    far = moved(rounds)
+    for name, values in load(world.disk.files["model"]).items():
+        np.testing.assert_allclose(values, before[name] + np.float32(far), rtol=1e-4, atol=1e-4)
+    counted = [client for each in rounds for client in counts(each, plan.clients)]
+    calls = sum(counted.count(client) * (counted.count(client) + 1) // 2 for client in set(counted))
+    told = sum(
+        each.phases["train"].metrics["count"] * len(counts(each, plan.clients)) for each in rounds
+    )
+    assert abs(told - calls) < 1e-6, "what a client keeps is not that of its calls that counted"
+    asked = [(late.client, each.round - late.rounds) for each in rounds for late in stale(each)]
+    assert len(set(asked)) == len(asked), "an update counted twice"
+    return outcome, rounds
+
+
+def stale(entry: Round) -> list:
+    """The late updates of a round."""
+    return entry.phases["train"].stale
+
+
+def counts(entry: Round, clients: int) -> list[int]:
+    """Whose updates counted in a round, those that were late after the others."""
+    failed = {each.client for each in entry.phases["train"].failures}
+    fresh = [client for client in range(clients) if client not in failed]
+    return fresh + [late.client for late in stale(entry)]
+
+
+def moved(rounds: list[Round]) -> float:
+    """How far the model must have come, where each update adds one to what was sent."""
+    far = 0.0
+    for each in rounds:
+        phase = each.phases["train"]
+        fresh = phase.asked - len(phase.failures)
+        shares = [(1 + late.rounds) ** -0.5 for late in phase.stale]
+        far += (fresh + sum(shares)) / (fresh + len(shares))
+    return far

@@ -1,0 +1,40 @@
+"""Seeds of runs that take late updates: faults, deaths of the server, and what must hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation import apps
+from tests.simulation.late import check, stale
+from tests.simulation.world import Plan
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def six_rounds(monkeypatch):
+    monkeypatch.setattr(apps, "ROUNDS", 6)
+
+
+@pytest.mark.parametrize("first", range(0, 300, 100))
+def test_a_hundred_seeds_with_late_updates(first, tmp_path):
+    late = lives = 0
+    for seed in range(first, first + 100):
+        outcome, rounds = check(Plan.of(seed).of_late(), tmp_path)
+        late += sum(len(stale(each)) for each in rounds)
+        lives += outcome.lives - 1
+    assert late > 100, "there were hardly any"
+    assert lives > 50
+
+
+@pytest.mark.parametrize("step", ["begun", "torn", "written", "synced"])
+def test_killed_again_and_again_with_late_updates(step, tmp_path):
+    """Each life of the server dies at the same step of its second entry of the journal."""
+    deaths = late = 0
+    for seed in range(10):
+        plan = Plan(seed, "", 6, 6, 300, (), (), dies=(f"journal.{step}", 2)).of_late()
+        outcome, rounds = check(plan, tmp_path)
+        deaths += outcome.lives - 1
+        late += sum(len(stale(each)) for each in rounds)
+    assert deaths >= 20
+    assert late
