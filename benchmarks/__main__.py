@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import compression, memory, packing, planner, relays, rounds, sessions
+from benchmarks import compression, late, memory, packing, planner, relays, rounds, sessions
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "sessions": sessions.held,
     "relays": relays.tree,
     "packing": packing.packed,
+    "late": late.late,
     "compression": compression.updates,
     "compression-accuracy": compression.accuracy,
     "compression-feedback": compression.feedback,
