@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -122,6 +123,7 @@ class ExchangeGrid(Grid):
         self._mailbox = mailbox or Mailbox(halt)
         tracker.remember, tracker.remembered = self._remember, driver.remembered
         self._late = tracker.late
+        self._warned = False
         self._taking: Batch | None = None  # what takes the late updates that come now
         self._task_ids = itertools.count(first)
         self._message_numbers = itertools.count(first)
@@ -240,6 +242,7 @@ class ExchangeGrid(Grid):
     def _send(self, messages: Sequence[Message]) -> Batch:
         self._halt.check()
         handling = self._tracker.sending(messages)
+        self._warn_of_keys(messages[0].content)
         order = [self._sent(message) for message in messages]
         batch = Batch(handling.phase, order, not handling.declared, handling.quorum)
         batch.round = self._tracker.newest
@@ -286,6 +289,15 @@ class ExchangeGrid(Grid):
         self._driver.submit(tasks)
         self._close(batch, surplus, _ENOUGH)
         return batch
+
+    def _warn_of_keys(self, content: RecordDict) -> None:
+        """Say once that an app's secure aggregation does not hide updates from this server."""
+        if RECORD_KEY_CONFIGS in content and not self._warned:
+            self._warned = True
+            log.warning(
+                "the app uses Flower's SecAgg+, which hides nothing from this server: clients keep "
+                "their secret keys in Context.state, and that is kept here between their calls"
+            )
 
     def _close(self, batch: Batch, tasks: Sequence[int], reason: str) -> None:
         """Wait no more for these of a batch's tasks."""

@@ -1,24 +1,33 @@
-"""ClientApp behind Flower's SecAgg+ mod."""
+"""ClientApp behind Flower's SecAgg+ mod.
+
+The clients with the partitions below `dropouts` drop out when they are asked for `stage`.
+"""
+
+import os
+import sys
 
 import numpy as np
-from flwr.app import Context
+from flwr.app import Context, Message
 from flwr.client import Client, NumPyClient
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.common import NDArrays, Scalar
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key
 
 
 class AddingClient(NumPyClient):
-    """Adds one to every weight; the number of examples is the partition number plus one."""
+    """Adds its step to every weight; the number of examples is the partition number plus one."""
 
-    def __init__(self, num_examples: int) -> None:
+    def __init__(self, num_examples: int, step: float) -> None:
         self.num_examples = num_examples
+        self.step = step
 
     def fit(
         self, parameters: NDArrays, config: dict[str, Scalar]
     ) -> tuple[NDArrays, int, dict[str, Scalar]]:
-        """Add one."""
-        return [array + 1.0 for array in parameters], self.num_examples, {}
+        """Add the step."""
+        return [array + self.step for array in parameters], self.num_examples, {}
 
     def evaluate(
         self, parameters: NDArrays, config: dict[str, Scalar]
@@ -29,7 +38,20 @@ class AddingClient(NumPyClient):
 
 def client_fn(context: Context) -> Client:
     """Create the client of one partition."""
-    return AddingClient(int(context.node_config["partition-id"]) + 1).to_client()
+    number = int(context.node_config["partition-id"]) + 1
+    step = float(number) if context.run_config["own-steps"] else 1.0
+    return AddingClient(number, step).to_client()
 
 
-app = ClientApp(client_fn, mods=[secaggplus_mod])
+def drop_out(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Die, if this is a client that drops out, and this is the stage."""
+    configs = message.content.config_records.get(RECORD_KEY_CONFIGS, {})
+    goes = int(context.node_config["partition-id"]) < int(context.run_config["dropouts"])
+    if goes and configs.get(Key.STAGE) == context.run_config["stage"]:
+        print("drops out", flush=True)
+        sys.stdout.flush()
+        os._exit(3)
+    return call_next(message, context)
+
+
+app = ClientApp(client_fn, mods=[drop_out, secaggplus_mod])

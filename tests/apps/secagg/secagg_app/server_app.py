@@ -31,7 +31,11 @@ def main(grid: Grid, context: Context) -> None:
         config=ServerConfig(num_rounds=int(context.run_config["num-server-rounds"])),
         strategy=strategy,
     )
-    secure = SecAggPlusWorkflow(num_shares=3, reconstruction_threshold=2, timeout=30.0)
+    secure = SecAggPlusWorkflow(
+        num_shares=int(context.run_config["num-shares"]),
+        reconstruction_threshold=int(context.run_config["threshold"]),
+        timeout=30.0,
+    )
     workflow = DefaultWorkflow(fit_workflow=secure)
     workflow(grid, legacy_context)
     history = legacy_context.history
