@@ -495,6 +495,8 @@ class ExchangeGrid(Grid):
                 batch = self._taking
         else:
             late.gone(sent.client)
+            said = f"client {sent.client} of round {number}: {outcome.reason}"
+            log.info("a late update does not come from %s", said)
         if batch is not None and batch.quorum is not None:
             self._close(batch, batch.quorum.late(), _ENOUGH)
         self._mailbox.wake()
