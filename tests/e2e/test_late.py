@@ -5,6 +5,7 @@ import signal
 import statistics
 
 import pytest
+from late_updates import asked_in, late_of, moved
 
 from fedkube.store.run_folder import RunFolder
 
@@ -13,22 +14,6 @@ LATE = (
     *("--clients", "5", "--workers", "5"),
     *("--cohort", "fraction=0.8 over-selection=1.25 late=fold"),
 )
-
-
-def moved(rounds, exponent=0.5):
-    """How far the model must have come: each update adds one to what its client was sent."""
-    far = 0.0
-    for each in rounds:
-        if "train" in each.phases:
-            phase = each.phases["train"]
-            fresh = phase.asked - len(phase.failures)
-            stale = sum((1 + late.rounds) ** -exponent for late in phase.stale)
-            far += (fresh + stale) / (fresh + len(phase.stale))
-    return far
-
-
-def late_of(rounds):
-    return [late for each in rounds for phase in each.phases.values() for late in phase.stale]
 
 
 @pytest.mark.parametrize("compression", ["none", "int8"])
@@ -48,11 +33,7 @@ def test_a_late_update_counts_by_its_staleness(run, apps, compression):
         assert fresh + len(phase.stale) >= 4, "a round is closed by as many as were wanted"
     usual = statistics.median(each.seconds for each in ran.rounds)
     assert usual < 1, "nobody has waited for the slow one"
-    asked = [
-        (late.client, each.round - late.rounds)
-        for each in ran.rounds
-        for late in each.phases["train"].stale
-    ]
+    asked = asked_in(ran.rounds)
     assert len(set(asked)) == len(asked), "each counts once"
 
 

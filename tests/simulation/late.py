@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from late_updates import asked_in, late_of, moved
 from safetensors.numpy import load
 
 from fedkube.store.history import Round
@@ -29,29 +30,13 @@ def check(plan: Plan, spool: Path) -> tuple[Outcome, list[Round]]:
         each.phases["train"].metrics["count"] * len(counts(each, plan.clients)) for each in rounds
     )
     assert abs(told - calls) < 1e-6, "what a client keeps is not that of its calls that counted"
-    asked = [(late.client, each.round - late.rounds) for each in rounds for late in stale(each)]
+    asked = asked_in(rounds)
     assert len(set(asked)) == len(asked), "an update counted twice"
     return outcome, rounds
-
-
-def stale(entry: Round) -> list:
-    """The late updates of a round."""
-    return entry.phases["train"].stale
 
 
 def counts(entry: Round, clients: int) -> list[int]:
     """Whose updates counted in a round, those that were late after the others."""
     failed = {each.client for each in entry.phases["train"].failures}
     fresh = [client for client in range(clients) if client not in failed]
-    return fresh + [late.client for late in stale(entry)]
-
-
-def moved(rounds: list[Round]) -> float:
-    """How far the model must have come, where each update adds one to what was sent."""
-    far = 0.0
-    for each in rounds:
-        phase = each.phases["train"]
-        fresh = phase.asked - len(phase.failures)
-        shares = [(1 + late.rounds) ** -0.5 for late in phase.stale]
-        far += (fresh + sum(shares)) / (fresh + len(shares))
-    return far
+    return fresh + [late.client for late in late_of([entry])]
