@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from fedkube_server.flower.grid import ExchangeGrid
+from fedkube_server.halt import Halted
+from fedkube_server.late import LateUpdates
+from fedkube_server.past import Past
 from late_updates import late_of
 
+from fedkube.core.errors import FedKubeError
 from tests.simulation import apps
 from tests.simulation.late import check
 from tests.simulation.world import Plan
@@ -39,3 +44,35 @@ def test_killed_again_and_again_with_late_updates(step, tmp_path):
         late += len(late_of(rounds))
     assert deaths >= 10
     assert late
+
+
+def forgets(monkeypatch):
+    """A server that takes over does not know what came late."""
+    monkeypatch.setattr(Past, "recall_late", lambda self, fold: [])
+
+
+def forgets_what_clients_keep(monkeypatch):
+    monkeypatch.setattr(ExchangeGrid, "_remember", lambda self, client, answer: None)
+
+
+def takes_all(monkeypatch):
+    monkeypatch.setattr(LateUpdates, "share", lambda self, rounds: 1.0)
+
+
+def counts_twice(monkeypatch):
+    def take(self, now, taken=LateUpdates.take):
+        fresh, old = taken(self, now)
+        return [*fresh, *fresh], old
+
+    monkeypatch.setattr(LateUpdates, "take", take)
+
+
+@pytest.mark.parametrize("breaks", [forgets, forgets_what_clients_keep, takes_all, counts_twice])
+def test_what_is_broken_is_noticed(breaks, monkeypatch, tmp_path):
+    breaks(monkeypatch)
+    for seed in range(60):
+        try:
+            check(Plan.of(seed).of_late(), tmp_path)
+        except (AssertionError, FedKubeError, Halted):
+            return
+    pytest.fail("nothing was")
