@@ -180,8 +180,12 @@ def _round_line(ended: pb.RoundLine, rounds: int, eta_s: float) -> str:
         parts = ["[bold]before the first round[/bold]"]
     if ended.clients or ended.failures:
         parts.append(counted(ended.clients, "client"))
+    if ended.late:
+        parts.append(f"{ended.late} of them late")
     if ended.failures:
         parts.append(f"[red]{ended.failures} failed[/red]")
+    if ended.not_needed:
+        parts.append(f"[dim]{ended.not_needed} not waited for[/dim]")
     parts += [f"{escape(each.name)} {each.value:.4g}" for each in ended.metrics[:_SHOWN_METRICS]]
     if eta_s > 0:
         parts.append(f"[dim]about {seconds_in_words(eta_s)} to go[/dim]")

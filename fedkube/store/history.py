@@ -12,10 +12,11 @@ Metric = int | float | list[int] | list[float]
 
 @dataclass(slots=True)
 class Failure:
-    """A client whose reply did not count, and why."""
+    """A client whose reply did not count, and why. ``needed``: whether it was waited for."""
 
     client: int
     reason: str
+    needed: bool = True
 
 
 @dataclass(slots=True)
@@ -75,6 +76,11 @@ class Round:
             if (before := earlier.phases.get(name)) is not None:
                 phase.seconds = before.seconds
                 phase.bytes_up, phase.bytes_down = before.bytes_up, before.bytes_down
+
+    def failed(self) -> list[Failure]:
+        """What went wrong: not those that were not needed."""
+        phases = self.phases.values()
+        return [each for phase in phases for each in phase.failures if each.needed]
 
     @property
     def counted(self) -> bool:

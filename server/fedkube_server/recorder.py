@@ -146,8 +146,10 @@ class Recorder:
             self._dirty = True
             return phase
 
-    def settled(self, phase: Phase, client: int, failure: str | None) -> None:
-        """A client's message is over."""
+    def settled(
+        self, phase: Phase, client: int, failure: str | None, *, needed: bool = True
+    ) -> None:
+        """A client's message is over. ``needed``: whether anybody has waited for the reply."""
         with self._lock:
             if failure is None:
                 # A protocol of an app's own may ask a client several times in a phase.
@@ -156,7 +158,7 @@ class Recorder:
                     phase.clients.append(client)
                     self._totals.answered += 1
             else:
-                phase.failures.append(Failure(client, failure))
+                phase.failures.append(Failure(client, failure, needed))
             self._measure(phase)
             self._dirty = True
         self.changed()
@@ -393,7 +395,7 @@ class Recorder:
                 snapshot.phase = phase.message_type
                 snapshot.clients = phase.asked
                 snapshot.done = len(phase.clients) + len(phase.failures)
-                snapshot.failed = len(phase.failures)
+                snapshot.failed = sum(each.needed for each in phase.failures)
                 snapshot.running = running
             snapshot.ended.extend(self._ended.since(seen))
             return snapshot, self._ended.count
@@ -407,5 +409,4 @@ class Recorder:
 
 
 def _first_failure(entry: Round) -> str:
-    reasons = (failure.reason for phase in entry.phases.values() for failure in phase.failures)
-    return next(reasons, "")
+    return next((failure.reason for failure in entry.failed()), "")

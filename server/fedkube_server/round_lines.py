@@ -55,6 +55,8 @@ def _line(entry: Round) -> pb.RoundLine:
         round=entry.round,
         seconds=entry.seconds,
         clients=max((len(phase.clients) for phase in phases), default=0),
-        failures=sum(len(phase.failures) for phase in phases),
+        failures=len(entry.failed()),
+        late=sum(len(phase.stale) for phase in phases),
+        not_needed=sum(not each.needed for phase in phases for each in phase.failures),
         metrics=[pb.Metric(name=name, value=value) for name, value in entry.flat_metrics().items()],
     )

@@ -22,6 +22,7 @@ def test_the_round_is_closed_when_enough_have_answered(run, apps):
             assert sorted(each.phases["train"].clients) == [0, 2, 3]
             (failure,) = each.phases["train"].failures
             assert (failure.client, "not needed" in failure.reason) == (1, True)
+            assert not failure.needed
     assert done.result["final-mean"] == pytest.approx(2)
 
 

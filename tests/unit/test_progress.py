@@ -41,6 +41,13 @@ def test_a_line_for_each_round_that_has_ended(console, make_record):
     )
 
 
+def test_who_is_late_and_who_was_not_waited_for_has_not_failed(console, make_record):
+    view = RunView(console, make_record(), rounds=True)
+    ended = pb.RoundLine(round=2, seconds=1.5, clients=8, late=3, not_needed=2)
+    view.snapshot(pb.Snapshot(ended=[ended]))
+    assert printed(console) == "round 2  1.5 s  8 clients  3 of them late  2 not waited for\n"
+
+
 def test_without_progress_there_are_no_lines(console, make_record):
     view = RunView(console, make_record(), rounds=False)
     view.snapshot(pb.Snapshot(ended=[pb.RoundLine(round=1)]))

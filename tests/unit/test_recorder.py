@@ -10,7 +10,7 @@ from fedkube_server.recorder import Recorder
 
 from fedkube.api.v1alpha1 import Checkpoints
 from fedkube.core.run_states import RunEvent, RunState
-from fedkube.store.history import Failure
+from fedkube.store.history import Failure, Stale
 
 
 @pytest.fixture
@@ -379,6 +379,24 @@ def test_a_watcher_is_told_of_each_round_once_even_of_those_it_missed(recorder):
             snapshot, seen = recorder.snapshot(seen, 0, 1)
             told.append([line.round for line in snapshot.ended])
     assert told == [[1], [2, 3, 4]]
+
+
+def test_who_was_not_waited_for_has_not_failed(recorder, folder):
+    phase = recorder.begin("train", "train", 4, 1)
+    recorder.settled(phase, 0, None)
+    recorder.settled(phase, 1, "enough have answered", needed=False)
+    recorder.late(phase, 3, 2)
+    assert recorder.snapshot(0, 0, 1)[0].failed == 0
+    recorder.settled(phase, 2, "it raised")
+    assert recorder.snapshot(0, 0, 1)[0].failed == 1
+    recorder.close_round()
+    (line,) = recorder.snapshot(0, 0, 1)[0].ended
+    assert (line.clients, line.late, line.failures, line.not_needed) == (2, 1, 1, 1)
+    assert recorder.first_failure() == "it raised"
+    (entry,) = folder.read_history()
+    assert [each.needed for each in entry.phases["train"].failures] == [False, True]
+    assert entry.phases["train"].stale == [Stale(3, 2)]
+    assert recorder.answered == 2
 
 
 def test_a_watcher_that_comes_late_is_told_of_the_newest(make_recorder, monkeypatch):

@@ -203,6 +203,7 @@ class Failure(_message.Message):
         EXPIRED: _ClassVar[Failure.Code]
         UNKNOWN_CLIENT: _ClassVar[Failure.Code]
         NOT_SERVED: _ClassVar[Failure.Code]
+        NOT_NEEDED: _ClassVar[Failure.Code]
     CODE_UNSPECIFIED: Failure.Code
     APP_RAISED: Failure.Code
     CRASHED: Failure.Code
@@ -214,6 +215,7 @@ class Failure(_message.Message):
     EXPIRED: Failure.Code
     UNKNOWN_CLIENT: Failure.Code
     NOT_SERVED: Failure.Code
+    NOT_NEEDED: Failure.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     code: Failure.Code
@@ -451,18 +453,22 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class RoundLine(_message.Message):
-    __slots__ = ("round", "seconds", "clients", "failures", "metrics")
+    __slots__ = ("round", "seconds", "clients", "failures", "metrics", "late", "not_needed")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    NOT_NEEDED_FIELD_NUMBER: _ClassVar[int]
     round: int
     seconds: float
     clients: int
     failures: int
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
-    def __init__(self, round: _Optional[int] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., failures: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+    late: int
+    not_needed: int
+    def __init__(self, round: _Optional[int] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., failures: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., late: _Optional[int] = ..., not_needed: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("state", "round", "rounds", "phase", "clients", "done", "running", "failed", "workers", "bytes_up", "bytes_down", "eta_s", "ended", "absent")

@@ -216,7 +216,7 @@ class ExchangeGrid(Grid):
         limit, reason = _time_limit(timeout, batch.quorum)
         if not self._mailbox.wait(batch, limit, lambda: self._may_come(batch)):
             open_yet = [sent.task for sent in batch.order if sent.outcome is None]
-            self._close(batch, open_yet, reason)
+            self._close(batch, open_yet, pb.Failure(code=pb.Failure.WITHDRAWN, reason=reason))
             self._mailbox.wait(batch, None)
         replies = [
             _reply(sent.message.metadata, sent.outcome)
@@ -299,12 +299,12 @@ class ExchangeGrid(Grid):
                 "their secret keys in Context.state, and that is kept here between their calls"
             )
 
-    def _close(self, batch: Batch, tasks: Sequence[int], reason: str) -> None:
+    def _close(self, batch: Batch, tasks: Sequence[int], why: pb.Failure) -> None:
         """Wait no more for these of a batch's tasks."""
         if not tasks:
             return
         done = self._driver.withdraw if batch.folds is None else self._driver.leave_behind
-        done(tasks, pb.Failure.WITHDRAWN, reason)
+        done(tasks, why.code, why.reason)
 
     def _outgoing(
         self,
@@ -418,6 +418,7 @@ class ExchangeGrid(Grid):
             assert self._late is not None, "only then are phases closed without clients"
             sent.late = True
             self._late.left(sent.client, Away(sent.task, batch.round))
+            failure.code = pb.Failure.NOT_NEEDED
             failure.reason += "; its update counts in the round in which it comes"
             over(failure)
 
@@ -436,7 +437,8 @@ class ExchangeGrid(Grid):
     def _settled(self, batch: Batch, sent: Sent, outcome: Ending) -> None:
         failure = None if isinstance(outcome, Answer) else outcome.reason
         if sent.outcome is None:
-            self._recorder.settled(batch.phase, sent.client, failure)
+            needed = isinstance(outcome, Answer) or outcome.code != pb.Failure.NOT_NEEDED
+            self._recorder.settled(batch.phase, sent.client, failure, needed=needed)
             if batch.open == 1 and batch.ends_phase:
                 self._recorder.end(batch.phase)
         self._mailbox.put(batch, sent, outcome)
@@ -451,7 +453,7 @@ class ExchangeGrid(Grid):
         if away is None:
             return None
         reason = f"not asked: the client is still at its message of round {away.round}"
-        return pb.Failure(code=pb.Failure.WITHDRAWN, reason=reason)
+        return pb.Failure(code=pb.Failure.NOT_NEEDED, reason=reason)
 
     def _begin_taking(self, batch: Batch) -> list[int]:
         """Late updates are this batch's now; those of its tasks that are not needed any more."""
@@ -573,14 +575,18 @@ def _pack(
     return packed
 
 
-_ENOUGH = "not needed: as many clients as were wanted have answered"
+_ENOUGH = pb.Failure(
+    code=pb.Failure.NOT_NEEDED,
+    reason="not needed: as many clients as were wanted have answered",
+)
 _UNKNOWN_CLIENT = pb.Failure(
     code=pb.Failure.UNKNOWN_CLIENT, reason="there is no client with this node id"
 )
 
 
 def _withdrawn(outcome: Ending) -> bool:
-    return not isinstance(outcome, Answer) and outcome.code == pb.Failure.WITHDRAWN
+    given_up = (pb.Failure.WITHDRAWN, pb.Failure.NOT_NEEDED)
+    return not isinstance(outcome, Answer) and outcome.code in given_up
 
 
 def _reply(asked: Metadata, outcome: Ending) -> Message:

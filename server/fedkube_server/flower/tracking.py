@@ -312,7 +312,8 @@ class Tracker:
         counted, minimum = len(phase.clients), self._cohort.minimum
         if minimum is None or counted >= minimum:
             return
-        why = f": {headline(phase.failures[0].reason)}" if phase.failures else ""
+        failed = [each.reason for each in phase.failures if each.needed]
+        why = f": {headline(failed[0])}" if failed else ""
         message = (
             f"{counted} of the {phase.asked} clients of a round answered, and cohort.minimum is "
             f"{minimum}{why}"
