@@ -130,4 +130,6 @@ def to_row(entry: Round) -> dict[str, object]:
             f"{name}.bytes_up": phase.bytes_up,
             f"{name}.bytes_down": phase.bytes_down,
         }
+        if phase.stale:
+            row[f"{name}.late"] = len(phase.stale)
     return row | dict(entry.flat_metrics())

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedkube.store.history import Failure, Phase, Round
+from fedkube.store.history import Failure, Phase, Round, Stale
 from fedkube.store.run_folder import RunFolder
 
 
@@ -200,6 +200,14 @@ def test_csv_has_a_line_for_each_round_and_the_same_columns(files, folder, round
         "train.steps": "7.0",
     }
     assert "train.grid" not in lines[1]
+
+
+def test_csv_says_how_many_updates_were_late_once_there_are_any(files, folder):
+    files.put([Round(1, phases={"train": Phase("train")})])
+    assert "train.late" not in table(folder)[0]
+    files.put([Round(2, phases={"train": Phase("train", stale=[Stale(0, 1), Stale(3, 2)])})])
+    assert [line["train.late"] for line in table(folder)] == ["", "2"]
+    assert folder.read_history()[1].phases["train"].stale == [Stale(0, 1), Stale(3, 2)]
 
 
 def test_csv_keeps_a_metric_whose_name_has_commas_quotes_and_line_ends(files, folder):
