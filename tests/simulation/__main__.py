@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from tests.simulation.seeds import many
-from tests.simulation.world import Plan, World, simulate
+from tests.simulation.plan import Plan
+from tests.simulation.world import World, simulate
 
 
 def _one(seed: int, spool: Path) -> None:

@@ -3,7 +3,7 @@
 Whole, since a seed stands for another plan when how plans are made is changed.
 """
 
-from tests.simulation.world import Plan
+from tests.simulation.plan import Plan
 
 KEPT = {
     "a server numbered its calls as its predecessor did, so that a worker's sum mixed both": Plan(

@@ -11,7 +11,8 @@ from safetensors.numpy import load
 from fedkube.store.history import Round
 from tests.simulation.apps import initial
 from tests.simulation.disk import Folder
-from tests.simulation.world import Outcome, Plan, World
+from tests.simulation.plan import Plan
+from tests.simulation.world import Outcome, World
 
 
 def check(plan: Plan, spool: Path) -> tuple[Outcome, list[Round]]:

@@ -12,7 +12,7 @@ from late_updates import late_of
 from fedkube.core.errors import FedKubeError
 from tests.simulation import apps
 from tests.simulation.late import check
-from tests.simulation.world import Plan
+from tests.simulation.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
