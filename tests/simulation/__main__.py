@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.simulation.seeds import many
 from tests.simulation.plan import Plan
+from tests.simulation.seeds import many
 from tests.simulation.world import World, simulate
 
 

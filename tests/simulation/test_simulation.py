@@ -26,8 +26,8 @@ from fedkube.store import journal
 from tests.simulation import apps
 from tests.simulation.apps import APPS, around, strategy
 from tests.simulation.kept import KEPT
-from tests.simulation.seeds import failure
 from tests.simulation.plan import KINDS, Plan
+from tests.simulation.seeds import failure
 from tests.simulation.world import World, compare, expected, simulate
 
 # Of a server that died in the midst of something there are coroutines without a loop.
