@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import resource
 import sys
 import threading
+from pathlib import Path
 
 # glibc's numbers of the settings; other C libraries have no such function, or ignore them.
 _TRIM_THRESHOLD = -1
@@ -33,6 +35,19 @@ def keep() -> None:
         mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_ARENA_MAX, 1)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had at a time.
+
+    What getrusage says begins with what the process had that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def trim_now_and_then() -> None:

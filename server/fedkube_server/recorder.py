@@ -8,11 +8,11 @@ the current round is held in memory, and of the newest of those behind it what w
 from __future__ import annotations
 
 import copy
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from fedkube.core import heap
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent, move
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -321,9 +321,7 @@ class Recorder:
             with self._lock:
                 self.record.bytes_up, self.record.bytes_down = self._counters()
                 self.record.sum_up(self._all())
-                # Linux gives KiB.
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                self.record.server_peak_rss_bytes = peak * 1024
+                self.record.server_peak_rss_bytes = heap.peak_bytes()
                 self.record.state = move(self.record.state, event)
             self._folder.write_record(self.record)
         self.changed()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from fedkube.core import heap
 
 _CODE = """
 import time
@@ -41,3 +44,15 @@ def test_what_a_burst_took_is_kept_for_a_while_and_then_given_back(
         timeout=60,
     )
     assert (float(done.stdout) > 50) is kept, done.stdout
+
+
+def test_the_peak_is_this_processs_and_not_that_of_who_started_it():
+    ours = np.ones(200_000_000, np.uint8)
+    done = subprocess.run(
+        [sys.executable, "-c", "from fedkube.core import heap; print(heap.peak_bytes())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 5_000_000 < int(done.stdout) < ours.nbytes
+    assert heap.peak_bytes() > ours.nbytes
