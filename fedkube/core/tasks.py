@@ -496,6 +496,8 @@ class Dispatcher:
         return []
 
     def _dispatch(self) -> list[Effect]:
+        if not self._queue:  # with thousands of idle workers, the rest would be all there is to do
+            return self._flush_idle()
         given: list[Assign] = []
         waiting = deque(self._free)
         while waiting:
@@ -536,7 +538,7 @@ class Dispatcher:
 
     def _flush_idle(self) -> list[Effect]:
         """Workers that are free, and have nothing to do, may as well send what they hold."""
-        if self.patient:
+        if self.patient or not self._summing:
             return []
         idle = [each for each in self._free if each in self._summing and self._idle(each)]
         self._summing.difference_update(idle)

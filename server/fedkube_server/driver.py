@@ -185,6 +185,7 @@ class Driver:
         self._live: dict[int, _Live] = {}
         self._states: dict[int, ClientState] = {}
         self._sessions: dict[str, WorkerSession] = {}
+        self._bound: dict[str, frozenset[int]] = {}  # of those sessions, the clients of sites
         self._durations = Durations()
         self._ended: dict[str, deque[float]] = {}  # seconds from the server and back to it, by pace
         self._looking = False
@@ -230,6 +231,8 @@ class Driver:
     def join(self, session: WorkerSession) -> None:
         """A worker has connected."""
         self._sessions[session.name] = session
+        if session.clients is not None:
+            self._bound[session.name] = session.clients
         self._perform(self._dispatcher.join(session.name, session.clients))
         self._tell_seated()
 
@@ -237,11 +240,12 @@ class Driver:
         """A worker is gone for good; its place may have been taken by a newer one."""
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
+            self._bound.pop(session.name, None)
             self._perform(self._dispatcher.leave(session.name, reason))
             self._tell_seated()
 
     def _tell_seated(self) -> None:
-        self.seated({each for one in self._sessions.values() for each in one.clients or ()})
+        self.seated({each for clients in self._bound.values() for each in clients})
         self.changed()
 
     def ready(self, session: WorkerSession) -> None:
