@@ -7,7 +7,6 @@ buffer, and the staleness of what is in it. The sum itself is ``folds``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedkube_server.driver import Answer
@@ -52,8 +51,8 @@ class LateUpdates:
         self._come: list[Come] = []
 
     def share(self, rounds: int) -> float:
-        """How much counts of what an update changed that is so many rounds late."""
-        return float((1 + rounds) ** -self._exponent)
+        """How much counts of what an update changed that is so many rounds late; 0: too many."""
+        return float((1 + rounds) ** -self._exponent) if rounds <= self._most else 0.0
 
     def left(self, client: int, away: Away) -> None:
         """A phase is closed while the client is at its message."""
@@ -79,20 +78,19 @@ class LateUpdates:
     def too_old(self, now: int) -> list[int]:
         """Tasks whose updates would not count any more in this round or in a later one."""
         with self._lock:
-            old = [each for each in self._away.values() if now - each.round > self._most]
-            return [each.task for each in old]
+            away = list(self._away.values())
+        return [each.task for each in away if not self.share(now - each.round)]
 
     def all_away(self) -> list[int]:
         """All tasks whose updates may still come."""
         with self._lock:
             return [each.task for each in self._away.values()]
 
-    def take(self, now: int) -> tuple[Sequence[Come], Sequence[Come]]:
-        """What has come and counts in this round, and what has come and is too old."""
+    def take(self) -> list[Come]:
+        """What has come since it was taken last, in an order of its own."""
         with self._lock:
-            come, self._come = sorted(self._come, key=lambda each: (each.client, each.turn)), []
-        fresh = [each for each in come if now - each.round <= self._most]
-        return fresh, [each for each in come if now - each.round > self._most]
+            come, self._come = self._come, []
+        return sorted(come, key=lambda each: (each.client, each.turn))
 
     @property
     def waiting(self) -> int:

@@ -392,7 +392,8 @@ class Recorder:
                 phase = self._open.phase
                 snapshot.phase = phase.message_type
                 snapshot.clients = phase.asked
-                snapshot.done = len(phase.clients) + len(phase.failures)
+                # A late update's client counts, and may be among those that were not asked, too.
+                snapshot.done = min(phase.asked, len(phase.clients) + len(phase.failures))
                 snapshot.failed = sum(each.needed for each in phase.failures)
                 snapshot.running = running
             snapshot.ended.extend(self._ended.since(seen))

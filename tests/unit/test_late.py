@@ -33,8 +33,8 @@ def test_what_has_come_is_taken_once_in_an_order_of_its_own():
     late = LateUpdates(0.5, 10)
     for client in (3, 1, 2):
         late.came(come(client, 1))
-    assert [each.client for each in late.take(2)[0]] == [1, 2, 3]
-    assert late.take(3) == ([], [])
+    assert [each.client for each in late.take()] == [1, 2, 3]
+    assert late.take() == []
 
 
 def test_what_is_too_old_is_told_from_what_is_not():
@@ -42,10 +42,9 @@ def test_what_is_too_old_is_told_from_what_is_not():
     for client, number in ((1, 1), (2, 2), (3, 3)):
         late.left(client, Away(10 + client, number))
     assert late.too_old(4) == [11]
-    for client, number in ((1, 1), (2, 2), (3, 3)):
-        late.came(come(client, number))
-    fresh, old = late.take(4)
-    assert ([each.client for each in fresh], [each.client for each in old]) == ([2, 3], [1])
+    assert late.all_away() == [11, 12, 13]
+    assert late.share(2) > 0
+    assert late.share(3) == 0
 
 
 @pytest.mark.parametrize(

@@ -385,16 +385,18 @@ def test_who_was_not_waited_for_has_not_failed(recorder, folder):
     phase = recorder.begin("train", "train", 4, 1)
     recorder.settled(phase, 0, None)
     recorder.settled(phase, 1, "enough have answered", needed=False)
-    recorder.late(phase, 3, 2)
+    recorder.settled(phase, 3, "at an earlier message", needed=False)
     assert recorder.snapshot(0, 0, 1)[0].failed == 0
     recorder.settled(phase, 2, "it raised")
-    assert recorder.snapshot(0, 0, 1)[0].failed == 1
+    recorder.late(phase, 3, 2)
+    snapshot = recorder.snapshot(0, 0, 1)[0]
+    assert (snapshot.failed, snapshot.done) == (1, 4), "never more than were asked"
     recorder.close_round()
     (line,) = recorder.snapshot(0, 0, 1)[0].ended
-    assert (line.clients, line.late, line.failures, line.not_needed) == (2, 1, 1, 1)
+    assert (line.clients, line.late, line.failures, line.not_needed) == (2, 1, 1, 2)
     assert recorder.first_failure() == "it raised"
     (entry,) = folder.read_history()
-    assert [each.needed for each in entry.phases["train"].failures] == [False, True]
+    assert [each.needed for each in entry.phases["train"].failures] == [False, False, True]
     assert entry.phases["train"].stale == [Stale(3, 2)]
     assert recorder.answered == 2
 

@@ -509,7 +509,7 @@ class ExchangeGrid(Grid):
         """Add what has come late to a phase's sum; the replies."""
         with self._lock:
             self._taking = None
-            fresh, old = late.take(batch.round)
+            come = late.take()
         replies = []
         answered = {each.client for each in batch.order if isinstance(each.outcome, Answer)}
         for ended, answer in self._past.recall_late(fold):
@@ -517,12 +517,12 @@ class ExchangeGrid(Grid):
                 self._remember(ended.client, answer)
             admit_folded(fold)(answer)
             replies += self._late_reply(batch, ended.client, ended.late, answer)
-        for come in (*fresh, *old):
-            rounds = batch.round - come.round
-            counted = come in fresh and _added(fold, come, sent, late.share(rounds))
-            note = journal.Late(group=come.group, rounds=rounds, counted=counted)
-            self._past.settled(come.client, come.turn, come.asked, fold, come.answer, note)
-            replies += self._late_reply(batch, come.client, note, come.answer)
+        for each in come:
+            rounds = batch.round - each.round
+            counted = _added(fold, each, sent, late.share(rounds))
+            note = journal.Late(group=each.group, rounds=rounds, counted=counted)
+            self._past.settled(each.client, each.turn, each.asked, fold, each.answer, note)
+            replies += self._late_reply(batch, each.client, note, each.answer)
         return replies
 
     def _late_reply(
@@ -540,6 +540,8 @@ class ExchangeGrid(Grid):
 
 
 def _added(fold: Fold, come: Come, sent: Mapping[str, ArraySent], share: float) -> bool:
+    if not share:
+        return False
     try:
         fold.add_late(come.late, sent, share)
         return True

@@ -4,7 +4,6 @@ The clients with the partitions below `dropouts` drop out when they are asked fo
 """
 
 import os
-import sys
 
 import numpy as np
 from flwr.app import Context, Message
@@ -49,7 +48,6 @@ def drop_out(message: Message, context: Context, call_next: ClientAppCallable) -
     goes = int(context.node_config["partition-id"]) < int(context.run_config["dropouts"])
     if goes and configs.get(Key.STAGE) == context.run_config["stage"]:
         print("drops out", flush=True)
-        sys.stdout.flush()
         os._exit(3)
     return call_next(message, context)
 
