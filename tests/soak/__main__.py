@@ -65,6 +65,13 @@ class Seen:
         self.heap.append((at, 1024 * (kib["RssAnon"] + kib["RssShmem"])))
         self.descriptors.append((at, count))
 
+    @property
+    def newest(self) -> str:
+        """In words; one that has just been started has not been looked at."""
+        if not self.heap:
+            return "just started"
+        return f"{self.heap[-1][1] / 1e6:.0f} MB and {self.descriptors[-1][1]} descriptors"
+
 
 def children(pid: int) -> list[int]:
     """The processes that this one has started."""
@@ -130,13 +137,13 @@ class Soak:
 
     def _line(self) -> str:
         rounds = len(self.run.folder.read_history())
-        heaps = [each.heap[-1][1] / 1e6 for each in (self.server, self.agents, self.executors)]
-        server, agent, executor = (f"{each:.0f} MB" for each in heaps)
+        server, agent, executor = (
+            each.newest for each in (self.server, self.agents, self.executors)
+        )
         journal = (self.run.folder.path / "journal").stat().st_size / 1e6
         return (
-            f"{rounds} rounds, journal {journal:.0f} MB, server {server} and "
-            f"{self.server.descriptors[-1][1]} descriptors, "
-            f"agent {agent}, executor {executor}, {self.happened.total()} faults"
+            f"{rounds} rounds, journal {journal:.0f} MB, server {server}, agent {agent}, "
+            f"executor {executor}, {self.happened.total()} faults"
         )
 
     # ------------------------------------------------------------- faults
