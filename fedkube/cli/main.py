@@ -48,6 +48,7 @@ for _verb in (
     events.events,
     logs.logs,
     lifecycle.stop,
+    lifecycle.ban,
     pull.pull,
     lifecycle.delete,
 ):

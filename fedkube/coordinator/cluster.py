@@ -131,6 +131,17 @@ class Cluster:
             if error.status != 404:
                 raise
 
+    def swap(self, kind: str, namespace: str, name: str, read: Object, change: Object) -> bool:
+        """Merge a change into an object that is still as it was read; False if it is not."""
+        version = {"metadata": {"resourceVersion": read["metadata"]["resourceVersion"]}}
+        try:
+            self.patch(kind, namespace, name, change | version)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
+
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object and what it owns."""
         options = {"propagationPolicy": "Background"}

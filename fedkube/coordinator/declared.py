@@ -16,7 +16,9 @@ from fedkube.coordinator.objects import QUEUE_LABEL, Run
 # A run's server keeps the spec as an annotation, and 256 KiB of those is the most.
 _MAX_SPEC = 200_000
 # What a run takes note of at any time; a pool's workers besides.
-_CHANGEABLE = ("suspend", "active_deadline_seconds", "ttl_seconds_after_finished", "sharing")
+_CHANGEABLE = (
+    "suspend", "banned", "active_deadline_seconds", "ttl_seconds_after_finished", "sharing",
+)  # fmt: skip
 
 
 def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:

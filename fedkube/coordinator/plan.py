@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fedkube.api.v1alpha1 import FederatedRunStatus, State
-from fedkube.api.v1alpha1.federated_run import Condition, ModelStatus
+from fedkube.api.v1alpha1.federated_run import BEING_TOLD, Condition, ModelStatus
 from fedkube.coordinator.objects import Run
 from fedkube.coordinator.seen import (
     Seen,
@@ -108,6 +108,7 @@ def decide(
     if any(begins(job) for job in jobs) or any(phase(pod) == "Pending" for pod in seen.pods):
         decision.again_s = min(decision.again_s or _AGAIN_S, _AGAIN_S)
     _report(run, status, seen, now)
+    _say_who_is_banned(run, status, seen, now)
     if share is not None:
         _say_what_it_has(run, decision, share, now)
     return decision
@@ -160,8 +161,25 @@ def _report(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> 
 
 
 def _absent(sites: Sequence[str]) -> str:
-    shown = ", ".join(sites[:5]) + (f" and {len(sites) - 5} more" if len(sites) > 5 else "")
-    return f"not connected: {shown}; see the pods of these sites"
+    return f"not connected: {_named(sites)}; see the pods of these sites"
+
+
+def _named(sites: Sequence[str]) -> str:
+    return ", ".join(sites[:5]) + (f" and {len(sites) - 5} more" if len(sites) > 5 else "")
+
+
+def _say_who_is_banned(run: Run, status: FederatedRunStatus, seen: Seen, now: datetime) -> None:
+    """Whether the server does what the object says; its workers' Jobs have no pods before that."""
+    wanted = run.spec.banned
+    if not wanted and not any(each.type == "Banned" for each in status.conditions):
+        return
+    if set(seen.progress.banned) != set(wanted):
+        message = f"the server is being told that it is to leave out {_named(wanted) or 'nobody'}"
+        _say(status, "Banned", False, BEING_TOLD, message, now)
+    elif wanted:
+        _say(status, "Banned", True, "SitesBanned", f"left out: {_named(wanted)}", now)
+    else:
+        _say(status, "Banned", False, "NobodyBanned", "all sites may take part", now)
 
 
 def _name_the_round(status: FederatedRunStatus) -> None:

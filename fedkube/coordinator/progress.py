@@ -1,11 +1,12 @@
-"""Follows a run's server by the exchange's own control call."""
+"""Follows a run's server by the exchange's own control calls, and tells it who is banned."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fedkube.coordinator.seen import Progress
 from fedkube.planner.need import Need
@@ -13,9 +14,13 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.channels import Credentials
 from fedkube.wire.control import ControlClient
 
+log = logging.getLogger("fedkube.coordinator")
+
 # An object is not written more often than this, however quick the rounds are.
 _PACE_S = 1.0
 _RECONNECT_S = 2.0
+# How long a server may take to write down who is banned.
+_BAN_S = 5.0
 
 
 class Follower:
@@ -28,20 +33,43 @@ class Follower:
         self._credentials = credentials
         self._changed = changed
         self._due = False
+        self._banned: Sequence[str] = ()
+        self._may_differ = asyncio.Event()
         self._task = asyncio.create_task(self._follow())
 
     def stop(self) -> None:
         """Hang up."""
         self._task.cancel()
 
+    def ban(self, sites: Sequence[str]) -> None:
+        """See to it that the server, whichever life of it, lets these take part no more."""
+        self._banned = tuple(sites)
+        self._may_differ.set()
+
     async def _follow(self) -> None:
         while True:
             control = ControlClient(self._address, self._credentials)
-            with contextlib.suppress(OSError):
-                async for snapshot in control.watch():
-                    self._take(snapshot)
+            telling = asyncio.create_task(self._tell_who_is_banned(control))
+            try:
+                with contextlib.suppress(OSError):
+                    async for snapshot in control.watch():
+                        self._take(snapshot)
+            finally:
+                telling.cancel()
             await control.close()
             await asyncio.sleep(_RECONNECT_S)
+
+    async def _tell_who_is_banned(self, control: ControlClient) -> None:
+        """Whenever the server says something else than it is to."""
+        while True:
+            await self._may_differ.wait()
+            self._may_differ.clear()
+            if set(self.progress.banned) == set(self._banned):
+                continue
+            if trouble := await control.ban(self._banned, _BAN_S):
+                log.warning("%s could not be told who is banned: %s", self._address, trouble)
+                await asyncio.sleep(_RECONNECT_S)
+                self._may_differ.set()
 
     def _take(self, snapshot: pb.Snapshot) -> None:
         metrics = dict(self.progress.metrics)
@@ -56,8 +84,10 @@ class Follower:
             eta_s=snapshot.eta_s,
             metrics=metrics,
             absent=tuple(snapshot.absent),
+            banned=tuple(snapshot.banned),
             unanswered=snapshot.clients - snapshot.done if snapshot.phase else None,
         )
+        self._may_differ.set()
         self.need.note(time.monotonic(), self.progress.unanswered or 0)
         if not self._due:
             self._due = True

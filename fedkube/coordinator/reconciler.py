@@ -208,6 +208,8 @@ class Reconciler:
                 address = f"{run.server_host}:{objects.PORT}"
                 key = (run.namespace, run.name)
                 self._followers[run.uid] = Follower(address, credentials, lambda: self.look_at(key))
+        if follower := self._followers.get(run.uid):
+            follower.ban(run.spec.banned)
 
     def _create_all(self, run: Run, parallelism: Mapping[str, int]) -> None:
         made = [

@@ -26,6 +26,7 @@ class Progress:
     eta_s: float = -1.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     absent: Sequence[str] = ()
+    banned: Sequence[str] = ()
     unanswered: int | None = None
 
 

@@ -72,6 +72,7 @@ class RunRecord(BaseModel):
     plan: str = Field(default="", description="why there were so many workers")
     workers: int = 0
     relays: int = Field(default=0, description="between the server and its workers, on one machine")
+    banned: list[str] = Field(default=[], description="sites that may not take part any more")
     forked_from: str = Field(default="", description="the run, and the last of its rounds in here")
     created_at: datetime = Field(description="when the command was given")
     started_at: datetime | None = Field(default=None, description="when the server was up")

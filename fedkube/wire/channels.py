@@ -22,6 +22,7 @@ from fedkube.wire.limits import MESSAGE_BYTES
 SESSION = "/fedkube.v1.Exchange/Session"
 WATCH = "/fedkube.v1.Control/Watch"
 STOP = "/fedkube.v1.Control/Stop"
+BAN = "/fedkube.v1.Control/Ban"
 
 # A peer that is stopped, or cut off without a word, is given up after 10 + 10 seconds.
 _KEEPALIVE: list[tuple[str, int]] = [

@@ -1,14 +1,14 @@
-"""The launcher's end of the control calls: follow a run, stop a run."""
+"""The launcher's end of the control calls: follow a run, stop a run, ban its sites."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import grpc.aio
 
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire.channels import STOP, WATCH, Credentials, connect
+from fedkube.wire.channels import BAN, STOP, WATCH, Credentials, connect
 
 
 class ControlClient:
@@ -45,6 +45,19 @@ class ControlClient:
         except grpc.aio.AioRpcError:
             return False
         return True
+
+    async def ban(self, sites: Sequence[str], timeout_s: float) -> str:
+        """Let these sites take part no more, and all others again; why not, or nothing."""
+        call = self._channel.unary_unary(
+            BAN,
+            request_serializer=pb.BanRequest.SerializeToString,
+            response_deserializer=pb.BanReply.FromString,
+        )
+        try:
+            await call(pb.BanRequest(sites=sites), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            return error.details() or str(error.code())
+        return ""
 
     async def close(self) -> None:
         """Hang up."""

@@ -186,6 +186,7 @@ class Driver:
         self._states: dict[int, ClientState] = {}
         self._sessions: dict[str, WorkerSession] = {}
         self._bound: dict[str, frozenset[int]] = {}  # of those sessions, the clients of sites
+        self._banned: Mapping[int, str] = {}  # clients, and why
         self._durations = Durations()
         self._ended: dict[str, deque[float]] = {}  # seconds from the server and back to it, by pace
         self._looking = False
@@ -243,6 +244,22 @@ class Driver:
             self._bound.pop(session.name, None)
             self._perform(self._dispatcher.leave(session.name, reason))
             self._tell_seated()
+
+    def ban(self, clients: Mapping[int, str]) -> None:
+        """Wait for nothing that is or will be asked of these clients alone; by client, why.
+
+        Their workers have to be gone. What of theirs has come whole counts.
+        """
+        self._banned = clients
+        self._withdraw_banned([live.task for live in self._live.values()])
+
+    def _withdraw_banned(self, tasks: Iterable[NewTask]) -> None:
+        by_reason: dict[str, list[int]] = {}
+        for task in tasks:
+            if task.client in self._banned:
+                by_reason.setdefault(self._banned[task.client], []).append(task.id)
+        for reason, ids in by_reason.items():
+            self._withdraw(ids, pb.Failure.BANNED, reason)
 
     def _tell_seated(self) -> None:
         self.seated({each for clients in self._bound.values() for each in clients})
@@ -558,6 +575,7 @@ class Driver:
         self._perform(
             self._dispatcher.submit((task.id, task.client, task.message.kind) for task in tasks)
         )
+        self._withdraw_banned(tasks)
 
     def _note_ended(self, live: _Live) -> None:
         """How long it took: what others of its kind are measured by."""

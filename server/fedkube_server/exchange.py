@@ -1,4 +1,4 @@
-"""A server's port: workers' sessions, and the launcher's control calls."""
+"""A server's port: workers' sessions, and the control calls of whoever has launched it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class Exchange:
         self._seats = seats
         shared = Shared(driver, spool, Credits(), app_broken, broken)
         self._workers = Workers(run, shared, welcome, seats.clients_of)
+        self._banning = asyncio.Lock()  # bans are written down in the order in which they came
         self._watchers: set[asyncio.Event] = set()
         self._over = False
 
@@ -60,6 +61,9 @@ class Exchange:
                 ),
                 "Stop": grpc.unary_unary_rpc_method_handler(
                     self._stop_run, pb.StopRequest.FromString, pb.StopReply.SerializeToString
+                ),
+                "Ban": grpc.unary_unary_rpc_method_handler(
+                    self._ban, pb.BanRequest.FromString, pb.BanReply.SerializeToString
                 ),
             },
         )
@@ -108,6 +112,23 @@ class Exchange:
         await self._operator(context)
         self._stop(request.reason, request.broken)
         return pb.StopReply()
+
+    async def _ban(self, request: pb.BanRequest, context: Any) -> pb.BanReply:
+        await self._operator(context)
+        async with self._banning:
+            try:
+                clients = self._seats.ban(request.sites)
+            except Rejected as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            self._workers.ban(clients)
+            self._driver.ban(clients)
+            self.changed()
+            try:
+                await asyncio.to_thread(self._recorder.banned, self._seats.banned)
+            except FedKubeError as error:
+                # In force, and the next life of this server would know nothing of it: ask again.
+                await context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+        return pb.BanReply()
 
     async def _operator(self, context: Any) -> float:
         """Let operators pass: until when, in seconds that never jump."""

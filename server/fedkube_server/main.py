@@ -102,6 +102,7 @@ class ServerProcess:
         )
         self._past = Past(journal, self._halt)
         self._seats = Seats(spec.sites, spec.cohort.minimum, self._halt)
+        self._driver.ban(self._seats.ban(self._record.banned))
         self._driver.seated = self._seats.seated
         self._number = app.run_number(self._record.run_id)
         self._exchange = Exchange(
@@ -159,6 +160,7 @@ class ServerProcess:
         tracker = Tracker(
             self._recorder, self._halt, federation.node_ids, says, spec.cohort, self._past
         )
+        tracker.needs = self._seats.need
         grid = ExchangeGrid(
             app.describe(self._record.run_id),
             federation,

@@ -301,6 +301,18 @@ class Recorder:
             self._folder.write_record(self.record)
         self.changed()
 
+    def banned(self, sites: list[str]) -> None:
+        """These may take part no more, in later lives of the server neither."""
+        with self._writing, self._lock:
+            before, self.record.banned = self.record.banned, sites
+            try:
+                if not self.record.state.final:
+                    self._folder.write_record(self.record)
+            except FedKubeError:
+                self.record.banned = before
+                raise
+        self.changed()
+
     def finish(self, event: RunEvent) -> None:
         """The run is over: commit what is open, write the model and the record.
 
@@ -385,6 +397,7 @@ class Recorder:
                 bytes_up=up,
                 bytes_down=down,
                 eta_s=self._eta(),
+                banned=self.record.banned,
             )
             if self.record.state.final:
                 snapshot.eta_s = -1.0

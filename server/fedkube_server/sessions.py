@@ -92,6 +92,7 @@ class Session:
         self.clients = clients  # that it may serve; None: any
         self.relays = relays  # for workers of its own, and so may have several assignments
         self.trouble = ""  # why its stream had to be ended
+        self.banned = ""  # why it may not come back
         self._heard = time.monotonic()
         self.expires = math.inf  # when its certificate does, in seconds that never jump
         self._shared = shared

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,6 +61,22 @@ class Workers:
         for session in list(self._sessions.values()):
             session.close(reason)
 
+    def ban(self, clients: Mapping[int, str]) -> None:
+        """Send the workers of these clients away; what has not come whole is dropped.
+
+        ``clients``: by each, why.
+        """
+        for session in list(self._sessions.values()):
+            reasons = [clients[each] for each in session.clients or () if each in clients]
+            if reasons:
+                session.banned = reasons[0]
+                log.warning("%s: worker %s is sent away", session.banned, session.name)
+                if session.name in self._leaving:
+                    self._leaving.pop(session.name).cancel()
+                self._retire(session, session.banned)
+                if session.name in self._pumps:
+                    self._pumps[session.name].cancel()
+
     async def _session(self, _: AsyncIterator[bytes], context: Any) -> None:
         try:
             identity = channels.peer_identity(context, self._run, Role.WORKER, Role.RELAY)
@@ -99,6 +115,8 @@ class Workers:
             if current():
                 del self._pumps[session.name]
                 self._cut(session, broken)
+        if session.banned:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, session.banned)
         if broken:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, broken)
         if session.trouble:
@@ -160,6 +178,8 @@ class Workers:
 
     def _cut(self, session: Session, broken: str) -> None:
         """A stream has ended: the worker may go on, unless it broke a rule or was too slow."""
+        if session.banned:
+            return  # it has been retired
         if broken or session.trouble:
             reason = f"worker {session.name} broke a rule of the exchange: {broken}"
             if session.trouble:

@@ -70,6 +70,8 @@ BAD: dict[str, dict[str, Any]] = {
     "a site twice": {"sites": [{"name": "a"}, {"name": "a"}]},
     "a site without a name": {"sites": [{}, {"name": "b"}]},
     "a site's name in capitals": {"sites": [{"name": "A"}, {"name": "b"}]},
+    "a stranger is banned": {"sites": [{"name": "a"}, {"name": "b"}], "banned": ["c"]},
+    "who is banned of a pool": {"pool": {"clients": 2}, "banned": ["a"]},
     "two sites with the same data": {
         "sites": [{"name": "a", "data": {"claim": "x"}}, {"name": "b", "data": {"claim": "x"}}]
     },

@@ -88,10 +88,18 @@ def play(scenario, seconds: float = 30, **of_server) -> None:
 
 
 class _Nothing:
-    """A recorder for servers that record nothing."""
+    """A recorder for servers that record nothing but who is banned."""
+
+    def __init__(self) -> None:
+        self.sites: list[str] = []
 
     def snapshot(self, seen, running, workers):
-        return pb.Snapshot(state="Running", running=running, workers=workers), seen
+        snapshot = pb.Snapshot(state="Running", running=running, workers=workers)
+        snapshot.banned.extend(self.sites)
+        return snapshot, seen
+
+    def banned(self, sites):
+        self.sites = sites
 
 
 class Server:
@@ -109,6 +117,7 @@ class Server:
         self.driver = Driver(
             asyncio.get_running_loop(), Dispatcher(), lambda answer: states.keep(answer, self.store)
         )
+        self.recorder = _Nothing()
         self.broken: list[str] = []
         self.failed: list[FedKubeError] = []
         self.stopped: list[tuple[str, bool]] = []
@@ -116,7 +125,7 @@ class Server:
         self.exchange = Exchange(
             RUN,
             self.driver,
-            _Nothing(),
+            self.recorder,
             lambda: pb.Welcome(run=RUN, flower_run=3, run_config=run_config, cache_bytes=1 << 30),
             self.broken.append,
             lambda reason, broken: self.stopped.append((reason, broken)),

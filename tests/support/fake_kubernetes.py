@@ -247,6 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
         if key not in fake.objects:
             return 404, status(404, f'{plural} "{name}" not found', name=name, kind=plural)
         if method == "PATCH":
+            wanted = body.get("metadata", {}).get("resourceVersion")
+            if wanted not in (None, fake.objects[key]["metadata"]["resourceVersion"]):
+                return 409, status(409, f'{plural} "{name}": the object has been modified')
             merged = _merged(fake.objects[key], body)
             return 200, fake.put(plural, merged)
         if method == "DELETE":

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -93,6 +93,7 @@ class Processes:
         app: str = "misbehave",
         max_attempts: int = 3,
         journal_bytes: int | None = None,
+        sites: Sequence[str] = (),
         **config,
     ) -> None:
         self._app = APPS / app
@@ -101,6 +102,7 @@ class Processes:
             app=str(app.folder),
             run_config={**app.config, **config},
             pool=Pool(clients=clients, max_attempts=max_attempts),
+            sites=[*sites],
             server=Server(journal_bytes=journal_bytes),
             seed=5,
             **({"cohort": cohort} if cohort else {}),
@@ -173,10 +175,19 @@ class Processes:
 
     async def stop(self, port: int) -> None:
         """End the run as a person does."""
-        mine = harness.credentials(self._trusted, Role.OPERATOR, "launcher")
-        control = ControlClient(f"127.0.0.1:{port}", mine)
+        control = self._control(port)
         assert await control.stop("enough", 20)
         await control.close()
+
+    async def ban(self, port: int, *sites: str) -> None:
+        """Leave these sites out from now on."""
+        control = self._control(port)
+        assert await control.ban(sites, 20) == ""
+        await control.close()
+
+    def _control(self, port: int) -> ControlClient:
+        mine = harness.credentials(self._trusted, Role.OPERATOR, "launcher")
+        return ControlClient(f"127.0.0.1:{port}", mine)
 
     def _start(self, name: str, arguments: list[str], descriptors: tuple[int, ...] = ()) -> Process:
         log = self._path / f"{name}-{len(self._started)}.txt"

@@ -216,6 +216,43 @@ def test_sites_that_are_not_there_are_named() -> None:
     assert status.clients == 2
 
 
+def test_the_pod_of_a_site_that_is_banned_goes_and_comes_back_when_the_ban_is_lifted() -> None:
+    jobs = {f"digits-site-{name}": a_job(active=1) for name in ("north", "south")}
+    for job in jobs.values():
+        job["spec"]["parallelism"] = 1
+    server = a_job("digits-server", active=4)
+    run, lifted = a_run(sites=SITES, banned=["south"]), a_run(sites=SITES)
+    told = decide(run, started(), Seen(server, jobs, pods=[READY]), True, NOW)
+    assert told.scale == {"digits-site-south": 0}
+    assert said(told.status, "Banned") == (
+        "False",
+        "BeingTold",
+        "the server is being told that it is to leave out south",
+    )
+    jobs["digits-site-south"]["spec"]["parallelism"] = 0
+    seen = Seen(server, jobs, pods=[READY], progress=Progress(1, 3, 1, banned=["south"]))
+    heard = decide(run, told.status, seen, True, NOW)
+    assert heard.scale == {}
+    assert said(heard.status, "Banned") == ("True", "SitesBanned", "left out: south")
+    assert heard.status.desired_workers == 1
+    again = decide(lifted, heard.status, seen, True, NOW)
+    assert again.scale == {"digits-site-south": 1}
+    assert said(again.status, "Banned")[:2] == ("False", "BeingTold")
+    seen = Seen(server, jobs, pods=[READY], progress=Progress(1, 3, 2))
+    everybody = decide(lifted, again.status, seen, True, NOW).status
+    assert said(everybody, "Banned")[:2] == ("False", "NobodyBanned")
+
+
+def test_of_a_run_in_which_nobody_is_banned_nothing_is_said() -> None:
+    status = decide(a_run(sites=SITES), started(), Seen(), True, NOW).status
+    assert not [each for each in status.conditions if each.type == "Banned"]
+
+
+def test_a_server_begins_with_what_is_banned() -> None:
+    orders = objects.orders(a_run(sites=SITES, banned=["north"]))
+    assert RunRecord.model_validate_json(orders["data"]["run.json"]).banned == ["north"]
+
+
 def test_suspending_takes_the_pod_of_every_site_away() -> None:
     jobs = {f"digits-site-{name}": a_job() for name in ("north", "south")}
     for job in jobs.values():

@@ -100,6 +100,26 @@ def test_a_run_that_has_begun_goes_on_as_it_was_begun(
     assert cluster.scaled == ({"r-workers": workers} if workers else {})
 
 
+def test_a_site_is_banned_in_a_run_that_has_begun() -> None:
+    cluster, run = FakeCluster(), a_run()
+    run["spec"] = {"sites": [{"name": "north"}, {"name": "south"}, {"name": "east"}]}
+
+    def edit(it: Reconciler) -> None:
+        for part in ("server", "site-north", "site-south", "site-east"):
+            job = cluster.objects["Job", f"r-{part}"]
+            job["metadata"] |= {"uid": part, "creationTimestamp": "2026-01-01T00:00:00Z"}
+            it.saw_child("Job", job, False)
+        run["spec"] = run["spec"] | {"banned": ["east"]}
+        run["metadata"]["generation"] = 2
+        it.saw_run(run, False)
+
+    play(cluster, lambda it: it.saw_run(run, False), edit)
+    assert cluster.scaled == {"r-site-east": 0}
+    told = {each["type"]: each["reason"] for each in run["status"]["conditions"]}
+    assert told["Banned"] == "BeingTold"
+    assert "SpecInForce" not in told
+
+
 def test_the_end_of_one_run_is_the_beginning_of_another() -> None:
     cluster, first, second = FakeCluster(), a_run("a", "a" * 8), a_run("b", "b" * 8)
 

@@ -46,3 +46,52 @@ def test_a_run_that_is_ended_waits_no_longer():
     with pytest.raises(Halted):
         seats.wait()
     assert time.monotonic() - began < 5
+
+
+def test_all_but_those_that_are_banned_are_waited_for():
+    seats = Seats(("a", "b", "c"), None, Halt())
+    assert seats.ban(["b"]) == {1: "site b is banned from the run"}
+    seats.seated({0, 2})
+    assert seats.wait() == [0, 2]
+    assert (seats.absent(), seats.banned) == ([], ["b"])
+
+
+def test_a_ban_ends_a_wait():
+    seats = Seats(("a", "b", "c"), None, Halt())
+    seats.seated({0, 2})
+    threading.Timer(0.05, seats.ban, [["b"]]).start()
+    assert seats.wait() == [0, 2]
+
+
+def test_who_is_banned_serves_nobody_until_that_is_lifted():
+    seats = Seats(("a", "b", "c"), None, Halt())
+    seats.ban(["b"])
+    with pytest.raises(Rejected, match="site b is banned from the run"):
+        seats.clients_of("b", "b")
+    assert seats.ban([]) == {}
+    assert seats.clients_of("b", "b") == {1}
+
+
+def test_strangers_cannot_be_banned_and_nobody_is():
+    seats = Seats(("a", "b", "c"), None, Halt())
+    with pytest.raises(Rejected, match="'d' cannot be banned"):
+        seats.ban(["a", "d"])
+    assert seats.banned == []
+
+
+@pytest.mark.parametrize(
+    ("minimum", "strategy", "banned", "goes_on"),
+    [(None, 0, "a", True), (None, 0, "ab", False), (3, 0, "a", False), (None, 3, "a", False),
+     (2, 2, "a", True), (3, 0, "", True), (None, 4, "", True)],
+)  # fmt: skip
+def test_a_run_with_too_few_left_is_ended(minimum, strategy, banned, goes_on):
+    """Never one alone: its update would be the mean. That nobody is banned ends no run."""
+    halt = Halt()
+    seats = Seats(("a", "b", "c"), minimum, halt)
+    seats.need(strategy)
+    seats.ban([*banned])
+    assert (halt.ending is None) == goes_on
+    if halt.ending is not None:
+        assert halt.ending.reason == "SitesBanned"
+        left = 3 - len(banned)
+        assert f"{left} of the run's 3 sites are left" in halt.ending.message

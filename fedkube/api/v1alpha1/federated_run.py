@@ -32,6 +32,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 MAX_NAME = 40
 # The same of a site's Job: a label holds 63 characters, and its pods' names are longer by six.
 MAX_NAME_AND_SITE = 51
+# The reason of the condition Banned as long as the server has not heard of it.
+BEING_TOLD = "BeingTold"
 # What Kubernetes takes for a quantity, such as 500m, 2 or 1.5Gi.
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
 
@@ -139,6 +141,12 @@ class FederatedRunSpec(Declared):
         max_length=MAX_SITES,
         description="Silos, each with a pod and data of its own; instead of a pool",
     )
+    banned: list[str] = Field(
+        default_factory=list,
+        max_length=MAX_SITES,
+        description="Names of sites that may not take part; they are refused, and what has not "
+        "come from them whole is left out",
+    )
     cohort: Cohort = Field(
         default_factory=Cohort, description="Who takes part in a round, and when it is closed"
     )
@@ -182,6 +190,8 @@ class FederatedRunSpec(Declared):
             raise ValueError(f"sites has {twice} twice")
         if twice := _twice([site.data.claim for site in self.sites if site.data]):
             raise ValueError(f"two sites have the claim {twice}: each has data of its own")
+        if strangers := [name for name in self.banned if name not in names]:
+            raise ValueError(f"banned has {strangers[0]}, which is none of the run's sites")
         return self
 
 

@@ -1,13 +1,24 @@
-"""``fedkube stop``, ``resume`` and ``delete``."""
+"""``fedkube stop``, ``resume``, ``ban`` and ``delete``."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import typer
+
+from fedkube.api.v1alpha1.federated_run import BEING_TOLD
 from fedkube.cli.cluster import runs
 from fedkube.cli.cluster.connection import connect
 from fedkube.cli.cluster.options import Context, Name, Namespace, note, print_json
-from fedkube.core.errors import Usage
+from fedkube.core.errors import Environment, Usage
+
+# Who else changes the run at the same time is done after so many tries, or never.
+_TRIES = 5
+# How long a server may take to hear of a ban. It is told until it does.
+_HEARS_S = 15.0
+_LOOK_S = 0.5
 
 
 def stop(run: Name, namespace: Namespace = None, context: Context = None) -> None:
@@ -24,6 +35,66 @@ def resume(
     note(f"run {run} gets its workers back")
     if as_json:
         print_json(runs.summary(found))
+
+
+def ban(
+    run: Name,
+    sites: Annotated[list[str], typer.Argument(metavar="SITE...", show_default=False)],
+    lift: Annotated[
+        bool, typer.Option("--lift", help="They may take part again.", show_default=False)
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Leave sites out of a run from now on, and what they are sending, too."""
+    with connect(namespace, context) as (cluster, space):
+        for _ in range(_TRIES):
+            found = runs.get(cluster, space, run)
+            if cluster.swap("FederatedRun", space, run, found, _banned(run, found, sites, lift)):
+                break
+        else:
+            raise Environment(f"run {run!r} is being changed by others: try again")
+        named = ", ".join(dict.fromkeys(sites))
+        done = f"may take part in run {run} again" if lift else f"banned from run {run}"
+        if not runs.status(found).started_at:
+            note(f"{named}: {done}, which has not begun")
+            return
+        deadline = time.monotonic() + _HEARS_S
+        while not _in_force(runs.get(cluster, space, run)):
+            if time.monotonic() > deadline:
+                raise Environment(
+                    f"{named}: {done}, and its server has not heard of it in {_HEARS_S:g} s",
+                    hint=f"it is told until it has; see `fedkube get {run}`",
+                )
+            time.sleep(_LOOK_S)
+    note(f"{named}: {done}, and its server knows")
+
+
+def _in_force(found: dict[str, Any]) -> bool:
+    """Whether the server does what the object says of bans now, or has no more to do."""
+    status = runs.status(found)
+    if status.state.final:
+        return True
+    return status.observed_generation >= found["metadata"]["generation"] and not any(
+        each.type == "Banned" and each.reason == BEING_TOLD for each in status.conditions
+    )
+
+
+def _banned(run: str, found: dict[str, Any], sites: Sequence[str], lift: bool) -> dict[str, Any]:
+    """What is to change in a run's object."""
+    state = runs.status(found).state
+    if state.final:
+        raise Usage(f"run {run!r} is {state}, and nobody takes part in it any more")
+    spec = found.get("spec") or {}
+    there = [site["name"] for site in spec.get("sites") or []]
+    if not there:
+        raise Usage(f"run {run!r} has a pool, and only sites can be banned")
+    for site in sites:
+        if site not in there:
+            raise Usage(f"run {run!r} has no site {site!r}", hint=f"it has: {', '.join(there)}")
+    before = set(spec.get("banned") or [])
+    after = before - set(sites) if lift else before | set(sites)
+    return {"spec": {"banned": [site for site in there if site in after]}}
 
 
 def delete(run: Name, namespace: Namespace = None, context: Context = None) -> None:

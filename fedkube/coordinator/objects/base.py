@@ -86,7 +86,8 @@ class Run:
     def parallelism(self) -> dict[str, int]:
         """How many pods each of the run's worker Jobs may have, by the Job's name."""
         if self.spec.pool is None:
-            return {self.site_job(site): 1 for site in self.spec.sites}
+            banned = self.spec.banned
+            return {self.site_job(site): int(site.name not in banned) for site in self.spec.sites}
         return {self.child("workers"): self.spec.pool.most_workers}
 
 

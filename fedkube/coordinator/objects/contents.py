@@ -92,6 +92,7 @@ def orders(run: Run) -> Object:
         versions={},
         plan=f"{pods} worker pods at most",
         workers=pods,
+        banned=run.spec.banned,
         created_at=datetime.fromtimestamp(0, UTC),
     )
     return {

@@ -204,6 +204,7 @@ class Failure(_message.Message):
         UNKNOWN_CLIENT: _ClassVar[Failure.Code]
         NOT_SERVED: _ClassVar[Failure.Code]
         NOT_NEEDED: _ClassVar[Failure.Code]
+        BANNED: _ClassVar[Failure.Code]
     CODE_UNSPECIFIED: Failure.Code
     APP_RAISED: Failure.Code
     CRASHED: Failure.Code
@@ -216,6 +217,7 @@ class Failure(_message.Message):
     UNKNOWN_CLIENT: Failure.Code
     NOT_SERVED: Failure.Code
     NOT_NEEDED: Failure.Code
+    BANNED: Failure.Code
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     code: Failure.Code
@@ -471,7 +473,7 @@ class RoundLine(_message.Message):
     def __init__(self, round: _Optional[int] = ..., seconds: _Optional[float] = ..., clients: _Optional[int] = ..., failures: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., late: _Optional[int] = ..., not_needed: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("state", "round", "rounds", "phase", "clients", "done", "running", "failed", "workers", "bytes_up", "bytes_down", "eta_s", "ended", "absent")
+    __slots__ = ("state", "round", "rounds", "phase", "clients", "done", "running", "failed", "workers", "bytes_up", "bytes_down", "eta_s", "ended", "absent", "banned")
     STATE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
@@ -486,6 +488,7 @@ class Snapshot(_message.Message):
     ETA_S_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ABSENT_FIELD_NUMBER: _ClassVar[int]
+    BANNED_FIELD_NUMBER: _ClassVar[int]
     state: str
     round: int
     rounds: int
@@ -500,7 +503,8 @@ class Snapshot(_message.Message):
     eta_s: float
     ended: _containers.RepeatedCompositeFieldContainer[RoundLine]
     absent: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, state: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., phase: _Optional[str] = ..., clients: _Optional[int] = ..., done: _Optional[int] = ..., running: _Optional[int] = ..., failed: _Optional[int] = ..., workers: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., eta_s: _Optional[float] = ..., ended: _Optional[_Iterable[_Union[RoundLine, _Mapping]]] = ..., absent: _Optional[_Iterable[str]] = ...) -> None: ...
+    banned: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, state: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., phase: _Optional[str] = ..., clients: _Optional[int] = ..., done: _Optional[int] = ..., running: _Optional[int] = ..., failed: _Optional[int] = ..., workers: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., eta_s: _Optional[float] = ..., ended: _Optional[_Iterable[_Union[RoundLine, _Mapping]]] = ..., absent: _Optional[_Iterable[str]] = ..., banned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StopRequest(_message.Message):
     __slots__ = ("reason", "broken")
@@ -511,6 +515,16 @@ class StopRequest(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., broken: bool = ...) -> None: ...
 
 class StopReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BanRequest(_message.Message):
+    __slots__ = ("sites",)
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    sites: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sites: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class BanReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -57,6 +57,7 @@ _ERROR_CODES = {
     pb.Failure.EXPIRED: ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
     pb.Failure.LOST: ErrorCode.NODE_UNAVAILABLE,
     pb.Failure.UNKNOWN_CLIENT: ErrorCode.NODE_UNAVAILABLE,
+    pb.Failure.BANNED: ErrorCode.NODE_UNAVAILABLE,
 }
 
 

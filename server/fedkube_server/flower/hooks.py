@@ -168,6 +168,9 @@ def _guard_sampling(*minimums: str) -> Observer:
                     f"the strategy's {minimum} is {wanted}, and the run has {clients}",
                     hint=f"start it with --clients {wanted} or more",
                 )
+            if isinstance(wanted, int):
+                tracker.needs(wanted)
+                tracker.halt.check()
         return method(*args, **kwargs)
 
     return guard

@@ -129,6 +129,8 @@ class Tracker:
         # What clients keep between calls; the grid knows.
         self.remember: Callable[[int, Answer], None] = lambda client, answer: None
         self.remembered: Callable[[], dict[int, ClientState]] = dict
+        # Told how many clients a strategy needs, at the least.
+        self.needs: Callable[[int], None] = lambda clients: None
         self._declared: _Declared | None = None
         self._lock = threading.Lock()
 

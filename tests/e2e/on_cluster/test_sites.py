@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,46 @@ def test_a_site_whose_node_is_not_there_is_named_and_waited_for(
     finally:
         cluster.kubectl("label", "node", south, "example.com/site-")
         cluster.kubectl("delete", "federatedrun", "edge", "--ignore-not-found")
+
+
+def test_a_site_that_is_banned_in_the_middle_of_a_run_is_left_out(
+    cluster: Cluster, app: dict[str, Any]
+) -> None:
+    """Within seconds its stream ends and its pod goes, and the others' rounds go on."""
+    names = ("north", "south", "east")
+    body = federated_run(
+        "bans",
+        {
+            "app": app,
+            "runConfig": {"num-server-rounds": 100_000},
+            "sites": [{"name": name} for name in names],
+        },
+    )
+    try:
+        cluster.apply(body)
+        cluster.until(lambda: cluster.status("bans").get("round", 0) > 2, "rounds", 120)
+        began = time.monotonic()
+        done = cluster.fedkube("ban", "bans", "east")
+        took = time.monotonic() - began
+        assert done.returncode == 0, done.stderr
+        assert "and its server knows" in done.stderr
+        assert took < 5, f"in force after {took:.1f} s"
+        before = cluster.status("bans")["round"]
+
+        def pods() -> list[str]:
+            told = cluster.get("pods", "-l", "fedkube.io/run=bans,fedkube.io/role=worker")
+            return sorted(pod["metadata"]["labels"]["fedkube.io/site"] for pod in told)
+
+        cluster.until(lambda: pods() == ["north", "south"], "end of the pod of east", 60)
+        cluster.until(lambda: cluster.status("bans")["round"] > before + 2, "further rounds", 60)
+        (banned,) = [
+            each for each in cluster.status("bans")["conditions"] if each["type"] == "Banned"
+        ]
+        assert (banned["status"], banned["message"]) == ("True", "left out: east")
+        assert "east" in cluster.fedkube("get", "bans").stdout
+        assert cluster.fedkube("ban", "bans", "east", "--lift").returncode == 0
+        cluster.until(lambda: pods() == sorted(names), "the pod of east again", 60)
+        cluster.until(lambda: cluster.status("bans")["workers"] == 3, "its worker", 60)
+        assert cluster.fedkube("ban", "bans", "west").returncode == 2
+    finally:
+        cluster.kubectl("delete", "federatedrun", "bans", "--ignore-not-found")
