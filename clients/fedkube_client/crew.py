@@ -2,7 +2,8 @@
 
 ``python -m fedkube_client.crew --workers N --name NAME ...``: the rest are options of a worker, and
 the workers are ``NAME.0`` to ``NAME.<N-1>``. One whose memory runs out leaves the accelerator to
-the others; others that end are started again.
+the others; others that end are started again. With ``--as-fit`` there is one at first, and more
+when it is seen that the accelerator has memory for them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fedkube.core import logs
+from fedkube.core import accelerators, logs
+from fedkube.core.accelerators import Reading
 from fedkube.core.errors import GAVE_WAY
 from fedkube.ending import end_on_sigterm
+from fedkube.planner.packing import LOOK_S, Packing
 from fedkube_client.segments import CACHE_BYTES
 
 log = logging.getLogger("fedkube.client")
@@ -55,13 +58,25 @@ class Memory:
 
 
 class Crew:
-    """The workers. ``command``: of one, but for its name and what it is told of the others."""
+    """The workers. ``command``: of one, but for its name and what it is told of the others.
 
-    def __init__(self, memory: Memory, name: str, command: Sequence[str]) -> None:
+    ``look``: at the accelerator, to have as many as fit; None: all of them at once.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        name: str,
+        command: Sequence[str],
+        look: Callable[[], Reading | None] | None = None,
+    ) -> None:
         self._memory = memory
         self._name = name
         self._command = command
-        self._there = set(range(memory.count))
+        self._look = look
+        self._there = set(range(memory.count)) if look is None else {0}
+        self._packing = Packing(memory.count) if look else None
+        self._keepers: list[asyncio.Task[int]] = []
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._going = asyncio.Event()
         self._asked = False
@@ -72,11 +87,63 @@ class Crew:
         """Keep them at work until the run is over; the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._ask)
-        codes = await asyncio.gather(*(self._keep(number) for number in sorted(self._there)))
-        self._memory.note(len(self._there))
+        # Before anybody is on it.
+        empty = await asyncio.to_thread(self._look) if self._look else None
+        for number in sorted(self._there):
+            self._employ(number)
+        filling = asyncio.create_task(self._fill(empty))
+        while waiting := [each for each in self._keepers if not each.done()]:
+            ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in ended:
+                each.result()
+        filling.cancel()
+        codes = [each.result() for each in self._keepers]
+        self._memory.note(self._packing.most if self._packing else len(self._there))
         if 0 in codes:
             return 0
         return 128 + signal.SIGTERM if self._asked else max(codes)
+
+    def _employ(self, number: int) -> None:
+        self._keepers.append(asyncio.create_task(self._keep(number)))
+
+    async def _fill(self, empty: Reading | None) -> None:
+        """Have more workers as long as there is memory for them."""
+        if self._look is None or self._packing is None:
+            return
+        if empty is None:
+            self._packing = None
+            log.warning(
+                "nvidia-smi does not say how full the GPU is: one client at a time is on it"
+            )
+            return
+        self._packing.empty_bytes = empty.used_bytes
+        loop = asyncio.get_running_loop()
+        while not (self._packing.found or self._going.is_set()):
+            await asyncio.sleep(LOOK_S)
+            reading = await asyncio.to_thread(self._look)
+            more = self._packing.look(loop.time(), reading) if reading is not None else 0
+            if more:
+                numbers = range(len(self._keepers), len(self._keepers) + more)
+                self._there |= set(numbers)
+                # Where the container is killed for it, the next life has fewer.
+                self._memory.note(len(self._there) - 1)
+                log.info(
+                    "a client takes %.1f GB of the GPU: %d workers are on it from now on",
+                    self._packing.each_bytes / 1e9,
+                    len(self._there),
+                )
+                for number in numbers:
+                    self._employ(number)
+
+    def _gave_way(self, number: int) -> bool:
+        """Memory ran out: whether the worker leaves; the last one stays."""
+        stays = len(self._there) == 1
+        if not stays:
+            self._there.discard(number)
+        if self._packing is not None:
+            self._packing.left(len(self._there))
+        self._memory.note(len(self._there) - 1)
+        return not stays
 
     def _ask(self) -> None:
         self._asked = True
@@ -95,16 +162,14 @@ class Crew:
         failures = 0
         while True:
             began = loop.time()
-            shares = len(self._there) > 1
+            shares = len(self._there) > 1 or (self._packing is not None and not self._packing.found)
             code = await self._live(number, shares)
             if code == 0:
                 loop.call_later(_FAREWELL_S, self._go)
             if code == 0 or self._going.is_set():
                 return code
             name = f"{self._name}.{number}"
-            if code == GAVE_WAY and len(self._there) > 1:
-                self._there.discard(number)
-                self._memory.note(len(self._there) - 1)
+            if code == GAVE_WAY and self._gave_way(number):
                 log.warning(
                     "memory ran out: %s has left, and %d of its kind go on", name, len(self._there)
                 )
@@ -142,6 +207,9 @@ def main() -> None:
     end_on_sigterm()
     parser = argparse.ArgumentParser(prog="fedkube_client.crew", description=__doc__)
     parser.add_argument("--workers", type=int, required=True, help="how many")
+    parser.add_argument(
+        "--as-fit", action="store_true", help="so many at the most, as they fit on the GPU"
+    )
     parser.add_argument("--name", required=True, help="their names begin with it")
     parser.add_argument(
         "--cache-bytes", type=int, default=CACHE_BYTES, help="bound of all their tensor caches"
@@ -157,7 +225,8 @@ def main() -> None:
         )
     cache = ["--cache-bytes", str(options.cache_bytes // memory.count)]
     command = [sys.executable, "-m", "fedkube_client", *rest, *cache]
-    sys.exit(asyncio.run(Crew(memory, options.name, command).run()))
+    look = accelerators.read if options.as_fit else None
+    sys.exit(asyncio.run(Crew(memory, options.name, command, look).run()))
 
 
 if __name__ == "__main__":

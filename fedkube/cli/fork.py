@@ -11,12 +11,10 @@ from typing import Annotated
 import typer
 
 from fedkube.app import project
-from fedkube.cli.run import see_through, versions
+from fedkube.cli.run import plan_of, see_through, versions
 from fedkube.core import ids
 from fedkube.core.errors import Environment, Usage
 from fedkube.core.run_states import RunState
-from fedkube.local import machine
-from fedkube.planner import machine as planner
 from fedkube.store import forks
 from fedkube.store.journal import Stored
 from fedkube.store.run_folder import RunFolder, RunRecord
@@ -71,16 +69,14 @@ def fork(
         versions=versions(),
         plan=old.plan,
         workers=old.workers,
+        packs=old.packs,
         relays=old.relays,
         created_at=now,
         forked_from=f"{old.run_id}, round {number}",
     )
     folder = RunFolder.create(out or Path("runs") / record.run_id)
     _hand_over(source, folder, record, past, old.run_id, number)
-    plan = planner.plan(
-        machine.look(), record.spec.pool.clients, record.workers or None, record.spec.pool.threads
-    )
-    see_through(folder, record, plan, as_json, progress)
+    see_through(folder, record, plan_of(record), as_json, progress)
 
 
 def _past(source: RunFolder, record: RunRecord, number: int) -> list[Stored]:

@@ -11,11 +11,9 @@ from fedkube.api.v1alpha1 import NO_JOURNAL
 from fedkube.app import project
 from fedkube.cli.cluster import lifecycle
 from fedkube.cli.cluster.options import Context, Namespace
-from fedkube.cli.run import see_through
+from fedkube.cli.run import plan_of, see_through
 from fedkube.core.errors import Usage
 from fedkube.core.run_states import RunEvent, RunState, move
-from fedkube.local import machine
-from fedkube.planner import machine as planner
 from fedkube.store.run_folder import RunFolder, RunRecord
 
 
@@ -48,13 +46,7 @@ def resume(
         lifecycle.resume(run, namespace, context, as_json)
         return
     folder, record = _unfinished(path)
-    plan = planner.plan(
-        machine.look(),
-        record.spec.pool.clients,
-        record.workers or None,
-        record.spec.pool.threads,
-    )
-    see_through(folder, record, plan, as_json, progress)
+    see_through(folder, record, plan_of(record), as_json, progress)
 
 
 def _unfinished(path: Path) -> tuple[RunFolder, RunRecord]:

@@ -21,6 +21,7 @@ from fedkube.api.v1alpha1 import JOURNAL_PATTERN, Checkpoints, Pool, RunSpec, Se
 from fedkube.app import project
 from fedkube.cli import cohorts
 from fedkube.cli.progress import PatientConsole, view_for
+from fedkube.cli.words import per_gpu
 from fedkube.core import ids
 from fedkube.core.errors import Exit, Usage
 from fedkube.core.quantisation import Compression
@@ -28,6 +29,7 @@ from fedkube.core.run_states import RunState
 from fedkube.local import machine
 from fedkube.local.launcher import Launcher
 from fedkube.planner import machine as planner
+from fedkube.planner.packing import AUTO
 from fedkube.store.history import strict
 from fedkube.store.run_folder import RunFolder, RunRecord
 
@@ -58,11 +60,12 @@ def run(
         ),
     ] = None,
     clients_per_gpu: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--clients-per-gpu",
+            metavar="N|auto",
             help="Clients that are served on each GPU at a time; when memory runs out there, one "
-            "less. Default: 1.",
+            "less. auto: as many as its memory turns out to be for. Default: 1.",
             show_default=False,
         ),
     ] = None,
@@ -164,7 +167,7 @@ def run(
     loaded = project.read(app)
     config = project.merge(loaded.config, project.parse_overrides(run_config or []))
     count = clients if clients is not None else loaded.clients or project.DEFAULT_CLIENTS
-    plan = planner.plan(machine.look(), count, workers, threads, clients_per_gpu)
+    plan = planner.plan(machine.look(), count, workers, threads, per_gpu(clients_per_gpu))
     if _in_range("--relays", relays, 0) > len(plan.workers):
         raise Usage(
             f"--relays is {relays}, and there are {len(plan.workers)} workers: each relay needs at "
@@ -201,11 +204,20 @@ def run(
         versions=versions(),
         plan=f"{plan.why}, below {_relays(relays)}" if relays else plan.why,
         workers=len(plan.workers),
+        packs=clients_per_gpu == AUTO,
         relays=relays,
         created_at=now,
     )
     folder.write_record(record)
     see_through(folder, record, plan, as_json, progress)
+
+
+def plan_of(record: RunRecord) -> planner.Plan:
+    """Workers for a run that was planned before: as many as it had, or found out again."""
+    there, pool = machine.look(), record.spec.pool
+    packs = record.packs and bool(there.gpus)
+    workers = None if packs else record.workers or None
+    return planner.plan(there, pool.clients, workers, pool.threads, AUTO if packs else None)
 
 
 def see_through(

@@ -1,6 +1,21 @@
-"""Quantities as a person reads them."""
+"""Quantities as a person reads and writes them."""
 
 from __future__ import annotations
+
+from typing import Literal
+
+from fedkube.core.errors import Usage
+from fedkube.planner.packing import AUTO
+
+
+def per_gpu(text: str | None) -> int | Literal["auto"] | None:
+    """What ``--clients-per-gpu`` says; Usage where that is no number. Limits are the planner's."""
+    if text is None or text == AUTO:
+        return text and AUTO
+    try:
+        return int(text)
+    except ValueError:
+        raise Usage(f"--clients-per-gpu is {text!r}, and must be a number or {AUTO}") from None
 
 
 def counted(count: int, noun: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from fedkube.core import accelerators
 from fedkube.core.errors import GAVE_WAY, Environment, Exit
 from fedkube.core.run_states import RunEvent, RunState, move
 from fedkube.local.devices import Devices
@@ -22,6 +23,7 @@ from fedkube.local.logs import LogBook
 from fedkube.local.processes import Child, Lifeline, start
 from fedkube.pki.authority import Authority
 from fedkube.planner.machine import Plan, Worker
+from fedkube.planner.packing import LOOK_S
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store import plots
 from fedkube.store.run_folder import RunFolder, RunRecord
@@ -62,7 +64,7 @@ class Launcher:
         self._record = folder.read_record()
         self._plan = plan
         self._relays = relays
-        self._devices = Devices(plan.workers)
+        self._devices = Devices(plan)
         self._view = view
         self._log = LogBook(folder.path / "log.txt", view.log)
         self._authority = Authority(
@@ -105,7 +107,7 @@ class Launcher:
         control = ControlClient(address, self._credentials(Role.OPERATOR))
         async with _background() as background:
             background.append(asyncio.create_task(self._watch(control)))
-            background += self._keep_all(address)
+            await self._keep_all(address, background)
             stopped = asyncio.create_task(self._stop.wait())
             ended = asyncio.create_task(self._keep_server(port))
             background += [stopped, ended]
@@ -238,9 +240,13 @@ class Launcher:
 
     # ------------------------------------------------------------- relays and workers
 
-    def _keep_all(self, address: str) -> list[asyncio.Task[Any]]:
+    async def _keep_all(self, address: str, background: list[asyncio.Task[Any]]) -> None:
         """Keep relays and workers running, and see when that is hopeless."""
         loop = asyncio.get_running_loop()
+        # Before anybody is on them.
+        empty = await asyncio.gather(
+            *(asyncio.to_thread(accelerators.read, gpu) for gpu in self._devices.to_fill)
+        )
         # Where workers connect to: known at once, or when a relay has a port.
         above = [loop.create_future() for _ in range(max(1, self._relays))]
         relays: list[asyncio.Task[bool]] = []
@@ -251,16 +257,54 @@ class Launcher:
             ]
         else:
             above[0].set_result(address)
-        workers = [
-            asyncio.create_task(self._keep_worker(worker, above[worker.index % len(above)]))
-            for worker in self._plan.workers
-        ]
-        hopeless = [
+        workers: list[asyncio.Task[bool]] = []
+
+        def employ(more: Sequence[Worker]) -> None:
+            for worker in more:
+                place = above[worker.index % len(above)]
+                workers.append(asyncio.create_task(self._keep_worker(worker, place)))
+                background.append(workers[-1])
+
+        employ(self._plan.workers)
+        background += relays
+        background += [
             asyncio.create_task(self._see_hopeless(what, keepers))
             for what, keepers in (("relay", relays), ("worker", workers))
             if keepers
         ]
-        return [*relays, *workers, *hopeless]
+        background += [
+            asyncio.create_task(self._fill(gpu, reading, employ))
+            for gpu, reading in zip(self._devices.to_fill, empty, strict=True)
+        ]
+
+    async def _fill(
+        self,
+        gpu: str,
+        empty: accelerators.Reading | None,
+        employ: Callable[[Sequence[Worker]], None],
+    ) -> None:
+        """Have more workers on a GPU as long as it has memory for them."""
+        if empty is None:
+            self._devices.no_more(gpu)
+            self._log.write(
+                "fedkube",
+                f"nvidia-smi does not say how full GPU {gpu} is: one client at a time is on it",
+            )
+            return
+        loop = asyncio.get_running_loop()
+        packing = self._devices.begin(gpu, empty)
+        while not packing.found:
+            await asyncio.sleep(LOOK_S)
+            reading = await asyncio.to_thread(accelerators.read, gpu)
+            if reading is None:
+                continue
+            if more := self._devices.join(gpu, packing.look(loop.time(), reading)):
+                self._log.write(
+                    "fedkube",
+                    f"a client takes {packing.each_bytes / 1e9:.1f} GB of GPU {gpu}: "
+                    f"{self._devices.count(more[0])} workers are on it from now on",
+                )
+                employ(more)
 
     async def _keep_relay(self, index: int, address: str, place: asyncio.Future[str]) -> bool:
         """Keep one relay running; True if that is hopeless. ``place``: told where it listens."""
@@ -346,7 +390,13 @@ class Launcher:
 
     async def _see_hopeless(self, what: str, keepers: list[asyncio.Task[bool]]) -> None:
         """Without workers, or without a way to them, the run would wait for ever."""
-        done, waiting = await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+        done: list[asyncio.Task[bool]] = []
+        waiting = keepers
+        while waiting and not any(each.exception() for each in done):
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            # There may be more than before.
+            done = [each for each in keepers if each.done()]
+            waiting = [each for each in keepers if not each.done()]
         error = next((each.exception() for each in done if each.exception()), None)
         if error is not None:
             self._broken = f"a {what} cannot be started: {error}"
@@ -379,6 +429,8 @@ class Launcher:
         }
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
+            # As nvidia-smi numbers them.
+            environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         return environment
 
     # ------------------------------------------------------------- the end

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedkube.core.errors import Usage
+from fedkube.planner.packing import AUTO, AUTO_MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,14 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The workers, and in words why it is these."""
+    """The workers, and in words why it is these.
+
+    ``reserve``: those that may be started later, where a GPU turns out to have memory for them.
+    """
 
     workers: tuple[Worker, ...]
     why: str
+    reserve: tuple[Worker, ...] = ()
 
 
 # A worker that has loaded torch and an app of moderate size needs about this much.
@@ -57,9 +63,11 @@ def plan(
     clients: int,
     workers: int | None,
     threads: int = 1,
-    per_gpu: int | None = None,
+    per_gpu: int | Literal["auto"] | None = None,
 ) -> Plan:
-    """Workers for ``clients`` logical clients; ``per_gpu``: so many on each GPU, and not one.
+    """Workers for ``clients`` logical clients.
+
+    ``per_gpu``: so many on each GPU, and not one; auto: one, and further ones in reserve.
 
     Threads per client do not follow the number of workers: floating-point sums depend on how many
     threads share them, and a run must end the same with one worker and with several.
@@ -72,19 +80,24 @@ def plan(
         raise Usage(f"--threads is {threads}, and a client needs at least 1")
     if per_gpu is not None:
         _check_per_gpu(machine, workers, per_gpu)
-    count, why = _count(machine, clients, workers, threads, per_gpu or 1)
     gpus = machine.gpus
+    most = AUTO_MOST if per_gpu == AUTO else per_gpu or 1
+    count, why = _count(machine, clients, workers, threads, most)
+    first = min(count, len(gpus)) if per_gpu == AUTO else count
+    if first < count:
+        why = (
+            f"{_n(first, 'worker')}: one for each GPU, and as many more as there turns out to be "
+            f"memory for, {count} at most"
+        )
     cache = min(MAX_CACHE_BYTES, max(MIN_CACHE_BYTES, machine.memory_bytes // (8 * count)))
-    return Plan(
-        tuple(
-            Worker(i, threads, gpus[i % len(gpus)] if gpus else None, cache) for i in range(count)
-        ),
-        why,
+    made = tuple(
+        Worker(i, threads, gpus[i % len(gpus)] if gpus else None, cache) for i in range(count)
     )
+    return Plan(made[:first], why, made[first:])
 
 
-def _check_per_gpu(machine: Machine, workers: int | None, per_gpu: int) -> None:
-    if not 1 <= per_gpu <= MAX_PER_GPU:
+def _check_per_gpu(machine: Machine, workers: int | None, per_gpu: int | Literal["auto"]) -> None:
+    if per_gpu != AUTO and not 1 <= per_gpu <= MAX_PER_GPU:
         raise Usage(f"--clients-per-gpu is {per_gpu}, and must be from 1 to {MAX_PER_GPU}")
     if workers is not None:
         raise Usage(

@@ -71,6 +71,7 @@ class RunRecord(BaseModel):
     versions: dict[str, str] = Field(description="of FedKube, Python, and what matters")
     plan: str = Field(default="", description="why there were so many workers")
     workers: int = 0
+    packs: bool = Field(default=False, description="whether there were more as GPUs had room")
     relays: int = Field(default=0, description="between the server and its workers, on one machine")
     banned: list[str] = Field(default=[], description="sites that may not take part any more")
     forked_from: str = Field(default="", description="the run, and the last of its rounds in here")

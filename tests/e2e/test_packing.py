@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import fake_gpu
 import pytest
 from run_processes import Processes
 
@@ -14,7 +15,7 @@ def crowd(run, apps, tmp_path, monkeypatch):
     """Twelve clients in four workers on a GPU with room for so many."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
 
-    def on(room, *options, out="run"):
+    def on(room, *options, out="run", rounds=2):
         places = tmp_path / f"places-{out}"
         places.mkdir()
         for number in range(room):
@@ -22,7 +23,8 @@ def crowd(run, apps, tmp_path, monkeypatch):
         monkeypatch.setenv("PLACES", str(places))
         return run(
             apps / "misbehave", "--clients", "12", "--seed", "1", "--json", *options,
-            "-c", 'mode="crowd" culprit=-1 sleep=0.3 num-server-rounds=2', out=out,
+            "-c", f'mode="crowd" culprit=-1 at-round=0 sleep=0.3 num-server-rounds={rounds}',
+            out=out,
         )  # fmt: skip
 
     return on
@@ -50,6 +52,40 @@ def test_the_last_worker_stays_and_its_clients_fail_with_their_reason(crowd):
     assert ran.log.count("memory ran out on GPU 0") == 1
     assert len(ran.failures()) == 12
     assert all("CUDA error: out of memory" in reason for *_, reason in ran.failures())
+
+
+# ----------------------------------------------------------------- as many as fit
+
+
+def test_how_many_fit_is_found_by_looking(crowd, tmp_path, monkeypatch):
+    """Room for two by what the driver says; the others of the twelve clients wait for them."""
+    fake_gpu.install(
+        tmp_path / "bin", monkeypatch, tmp_path / "places-found", each=1000, total=2500
+    )
+    found = crowd(2, "--clients-per-gpu", "auto", rounds=6, out="found")
+    assert found.code == 0, found.text
+    assert "a client takes 1.0 GB of GPU 0: 2 workers are on it from now on" in found.log
+    assert "memory ran out" not in found.log
+    assert found.failures() == []
+
+
+def test_a_driver_that_says_more_than_there_is(crowd, tmp_path, monkeypatch):
+    """Its second worker finds no place: it leaves, and nobody else is tried."""
+    fake_gpu.install(
+        tmp_path / "bin", monkeypatch, tmp_path / "places-run", each=1000, total=99_000
+    )
+    ran = crowd(1, "--clients-per-gpu", "auto", rounds=6)
+    assert ran.code == 0, ran.text
+    assert ran.log.count("workers are on it from now on") == 1
+    assert "and 1 of its workers go on" in ran.log
+    assert ran.failures() == []
+
+
+def test_without_a_driver_that_says_it_there_is_one(crowd, tmp_path, monkeypatch):
+    fake_gpu.install(tmp_path / "bin", monkeypatch, tmp_path / "places-run", each=1000, total=0)
+    ran = crowd(1, "--clients-per-gpu", "auto")
+    assert ran.code == 0, ran.text
+    assert "nvidia-smi does not say how full GPU 0 is" in ran.log
 
 
 # ----------------------------------------------------------------- in one container

@@ -49,6 +49,14 @@ BAD: dict[str, dict[str, Any]] = {
         "pool": {"clients": 2, "pod": {"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}}
     },
     "several clients on no GPU": {"pool": {"clients": 2, "clientsPerAccelerator": 2}},
+    "as many clients as fit on no GPU": {"pool": {"clients": 2, "clientsPerAccelerator": "auto"}},
+    "some clients on a GPU": {
+        "pool": {
+            "clients": 2,
+            "clientsPerAccelerator": "some",
+            "pod": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+        }
+    },
     "several clients on two GPUs": {
         "pool": {
             "clients": 2,

@@ -355,6 +355,19 @@ def test_a_worker_pod_that_serves_several_clients() -> None:
     assert several["resources"] == alone["resources"]
 
 
+def test_a_worker_pod_that_serves_as_many_clients_as_fit() -> None:
+    pool = {
+        "clients": 8,
+        "clientsPerAccelerator": "auto",
+        "pod": {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+    }
+    run = a_run(pool=pool)
+    (container,) = worker_job(run)["spec"]["template"]["spec"]["containers"]
+    module = ["python3", "-m", "fedkube_client.crew", "--workers", "8", "--as-fit", "--server"]
+    assert container["command"][:7] == module
+    assert run.parallelism == {"digits-workers": 8}, "nobody knows yet that fewer do"
+
+
 def everything(run: Run) -> list[dict[str, Any]]:
     return [
         objects.certificates(run, NOW),

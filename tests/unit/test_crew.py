@@ -14,7 +14,9 @@ from fedkube_client import crew
 from fedkube_client.crew import Crew, Memory
 from run_processes import until
 
+from fedkube.core.accelerators import Reading
 from fedkube.core.errors import GAVE_WAY
+from fedkube.planner import packing
 
 # Writes down how it was started, and does what its name and the number of its life say.
 WORKER = """
@@ -57,8 +59,8 @@ def world(tmp_path, monkeypatch):
         def command(self, plan):
             return [sys.executable, "-c", WORKER, str(tmp_path), json.dumps(plan)]
 
-        def crew(self, asked, plan):
-            return Crew(Memory(self.note, asked), "w", self.command(plan))
+        def crew(self, asked, plan, look=None):
+            return Crew(Memory(self.note, asked), "w", self.command(plan), look)
 
         def run(self, asked, plan):
             return asyncio.run(asyncio.wait_for(self.crew(asked, plan).run(), 30))
@@ -161,7 +163,7 @@ def test_a_crew_that_is_killed_leaves_nobody_behind(world):
         "import sys, pathlib; from fedkube_client import crew; "
         "crew.NOTE = pathlib.Path(sys.argv.pop(1)); "
         "real = crew.Crew; "
-        "crew.Crew = lambda memory, name, command: real(memory, name, command[3:]); "
+        "crew.Crew = lambda memory, name, command, look: real(memory, name, command[3:]); "
         "crew.main()"
     )
     plan = {"w.0": ["is orphaned"], "w.1": ["is orphaned"]}
@@ -181,8 +183,8 @@ def test_their_caches_together_are_as_large_as_one(monkeypatch, tmp_path):
     seen = []
 
     class Noted(Crew):
-        def __init__(self, memory, name, command):
-            seen.append((memory.count, name, command[3:]))
+        def __init__(self, memory, name, command, look):
+            seen.append((memory.count, name, command[3:], look))
             super().__init__(memory, name, [sys.executable, "-c", "", *command])
 
     monkeypatch.setattr(crew, "Crew", Noted)
@@ -193,4 +195,73 @@ def test_their_caches_together_are_as_large_as_one(monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as ended:
         crew.main()
     assert ended.value.code == 0
-    assert seen == [(4, "w", ["--tls", "/tls", "--cache-bytes", str(512 * 1024**2)])]
+    cache = ["--cache-bytes", str(512 * 1024**2)]
+    assert seen == [(4, "w", ["--tls", "/tls", *cache], None)]
+
+
+# ----------------------------------------------------------------- as many as fit
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(crew, "LOOK_S", 0.05)
+    monkeypatch.setattr(packing, "SETTLE_S", 0.2)
+
+
+def gpu(world, room, each=1000):
+    """What a GPU says on which each worker that is there takes so many MiB, of ``room``."""
+
+    def look():
+        there = len(list(world.folder.glob("*-stays")))
+        return Reading(each * there << 20, room << 20, 0.3)
+
+    return look
+
+
+def test_there_are_as_many_as_fit(world, quick):
+    plan = {f"w.{number}": ["stays"] for number in range(8)}
+
+    async def scenario():
+        it = world.crew(8, plan, gpu(world, 3500))
+        work = asyncio.create_task(it.run())
+        await until(lambda: world.lives("w.2"), "third worker")
+        await asyncio.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(work, 20)
+
+    asyncio.run(scenario())
+    assert [len(world.lives(f"w.{number}")) for number in range(4)] == [1, 1, 1, 0]
+    for number in range(3):
+        assert "--shares-device" in world.lives(f"w.{number}")[0], "others may follow"
+
+
+def test_those_whose_memory_runs_out_leave_and_are_not_replaced(world, quick):
+    """What a worker takes is seen too late: the fourth has no room any more."""
+    plan = {f"w.{number}": ["stays"] for number in range(8)} | {"w.3": [GAVE_WAY]}
+
+    async def scenario():
+        it = world.crew(8, plan, gpu(world, 100_000))
+        work = asyncio.create_task(it.run())
+        await until(lambda: world.lives("w.3"), "fourth worker")
+        await asyncio.sleep(1)
+        assert Memory(world.note, 8).count == 2, "one fewer where the container were killed now"
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(work, 20)
+
+    asyncio.run(scenario())
+    assert not world.lives("w.4")
+    assert Memory(world.note, 8).count == 3
+
+
+def test_the_only_one_whose_memory_runs_out_stays_and_is_alone(world, quick):
+    plan = {"w.0": [GAVE_WAY]}
+    assert asyncio.run(world.crew(8, plan, gpu(world, 100_000)).run()) == 0
+    lives = ["--shares-device" in each for each in world.lives("w.0")]
+    assert lives == [True, False]
+    assert not world.lives("w.1")
+
+
+def test_where_nobody_can_tell_there_is_one(world, quick):
+    plan = {"w.0": [-0.5, 0]}
+    assert asyncio.run(world.crew(8, plan, lambda: None).run()) == 0
+    assert not world.lives("w.1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fedkube_client.memory import ran_out, taken_back
 
+from fedkube.core.accelerators import Reading
 from fedkube.core.errors import Usage
 from fedkube.local.devices import Devices
 from fedkube.planner.machine import Machine, plan
@@ -62,9 +63,10 @@ def test_the_client_is_served_elsewhere_and_others_of_its_assignment_stay_as_the
 
 
 def test_workers_leave_a_device_until_one_is_left():
-    workers = plan(GPUS, 10, None, per_gpu=3).workers
+    planned = plan(GPUS, 10, None, per_gpu=3)
+    workers = planned.workers
     assert [worker.gpu for worker in workers] == ["0", "1"] * 3
-    devices = Devices(workers)
+    devices = Devices(planned)
     assert devices.left(workers[0])
     assert devices.left(workers[2])
     assert not devices.shared(workers[4])
@@ -73,8 +75,35 @@ def test_workers_leave_a_device_until_one_is_left():
 
 
 def test_a_worker_without_a_gpu_shares_none():
-    workers = plan(Machine(cores=4, memory_bytes=64 * 2**30), 4, None).workers
-    assert not any(Devices(workers).shared(worker) for worker in workers)
+    planned = plan(Machine(cores=4, memory_bytes=64 * 2**30), 4, None)
+    assert not any(Devices(planned).shared(worker) for worker in planned.workers)
+
+
+def test_those_in_reserve_join_until_memory_runs_out():
+    planned = plan(GPUS, 10, None, per_gpu="auto")
+    assert [worker.gpu for worker in planned.workers] == ["0", "1"]
+    assert len(planned.reserve) == 8, "no more than there are clients"
+    devices, first = Devices(planned), planned.workers[0]
+    assert devices.to_fill == ["0", "1"]
+    assert devices.shared(first), "others may come"
+    packing = devices.begin("0", Reading(0, 2**34))
+    assert packing.most == 5
+    second, third = devices.join("0", 2)
+    assert {second.gpu, third.gpu} == {"0"}
+    assert devices.count(first) == 3
+    assert devices.left(second)
+    assert devices.count(first) == 2
+    assert packing.found, "nobody else joins"
+    assert devices.to_fill == ["1"]
+
+
+def test_the_only_one_that_found_no_memory_stays_alone():
+    planned = plan(GPUS, 10, None, per_gpu="auto")
+    devices, first = Devices(planned), planned.workers[0]
+    packing = devices.begin("0", Reading(0, 2**34))
+    assert not devices.left(first)
+    assert packing.found
+    assert not devices.shared(first)
 
 
 def test_the_plan_says_how_many_there_are_for_each_gpu():

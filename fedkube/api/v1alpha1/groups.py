@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fedkube.api.v1alpha1.run_spec import ConfigValue, Declared
 
@@ -14,6 +14,8 @@ _SITE_NAME = r"^[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?$"
 _PATH = r"^/[^\s]*$"
 # One Secret holds a certificate for each site, and a Secret holds a MiB.
 MAX_SITES = 256
+# Clients on one accelerator at a time; more processes only take turns.
+_MOST_AT_ONCE = 64
 # What the client tells the app by itself.
 _RESERVED = {"partition-id", "num-partitions"}
 
@@ -81,6 +83,13 @@ class PodOverrides(Declared):
         return self
 
 
+def _clients_at_once(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= _MOST_AT_ONCE):
+        return value
+    # In one sentence, where a union would have one for each of its kinds.
+    raise ValueError(f"must be from 1 to {_MOST_AT_ONCE}, or auto, and is {value!r}")
+
+
 class PoolGroup(Declared):
     """Logical clients that an elastic set of worker pods serves in turn."""
 
@@ -93,12 +102,13 @@ class PoolGroup(Declared):
         le=10_000,
         description="Worker pods at most; null: one, or with accelerators one for each client",
     )
-    clients_per_accelerator: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Clients that a pod serves at a time on its accelerator; when memory runs out "
-        "there, one less. More than one goes with one accelerator a pod",
+    clients_per_accelerator: Annotated[int | Literal["auto"], BeforeValidator(_clients_at_once)] = (
+        Field(
+            default=1,
+            description="Clients that a pod serves at a time on its accelerator; when memory runs "
+            "out there, one less. auto: as many as its memory turns out to be for. More than one "
+            "goes with one accelerator a pod",
+        )
     )
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads a client computes with")
     max_attempts: int = Field(
@@ -123,12 +133,17 @@ class PoolGroup(Declared):
 
     def pods_for(self, clients: int) -> int:
         """So many serve these at a time."""
-        return -(-clients // self.clients_per_accelerator)
+        return -(-clients // self.at_once)
+
+    @property
+    def at_once(self) -> int:
+        """Clients that a pod serves at a time, as far as that is said."""
+        return 1 if self.clients_per_accelerator == "auto" else self.clients_per_accelerator
 
     @model_validator(mode="after")
     def _shares_one_accelerator(self) -> PoolGroup:
         count = sum(self.pod.accelerators.values())
-        if self.clients_per_accelerator > 1 and count != 1:
+        if self.clients_per_accelerator != 1 and count != 1:
             raise ValueError(
                 f"clientsPerAccelerator is {self.clients_per_accelerator}, which goes with one "
                 f"accelerator a pod, and its limits have {count or 'none'}"

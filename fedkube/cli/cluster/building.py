@@ -6,7 +6,7 @@ import base64
 import re
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fedkube.api.v1alpha1 import Cohort, ConfigValue
 from fedkube.api.v1alpha1 import federated_run as api
@@ -54,7 +54,7 @@ class Wishes:
     cohort: Cohort = field(default_factory=Cohort)
     compression: str | None = None
     gpus: str = ""
-    clients_per_gpu: int | None = None
+    clients_per_gpu: int | Literal["auto"] | None = None
     cpu: str = ""
     memory: str = ""
     server_memory: str = ""

@@ -19,7 +19,7 @@ from fedkube.cli.cluster.building import Wishes
 from fedkube.cli.cluster.connection import connect
 from fedkube.cli.cluster.options import Context, Format, Namespace, Output, print_json
 from fedkube.cli.cluster.submit import is_file
-from fedkube.cli.words import bytes_in_words, counted, seconds_in_words
+from fedkube.cli.words import bytes_in_words, counted, per_gpu, seconds_in_words
 from fedkube.core.cohort import share as part_of
 from fedkube.core.errors import FedKubeError, Usage
 from fedkube.planner import kubernetes, rounds
@@ -84,8 +84,13 @@ def plan(
         str, typer.Option("--gpus", help="As `fedkube submit` takes it.", show_default=False)
     ] = "",
     clients_per_gpu: Annotated[
-        int | None,
-        typer.Option("--clients-per-gpu", help="As `fedkube submit` takes it.", show_default=False),
+        str | None,
+        typer.Option(
+            "--clients-per-gpu",
+            metavar="N|auto",
+            help="As `fedkube submit` takes it; auto counts as 1.",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -113,7 +118,7 @@ def plan(
         clients=clients,
         workers=workers,
         gpus=gpus,
-        clients_per_gpu=clients_per_gpu,
+        clients_per_gpu=per_gpu(clients_per_gpu),
         cpu=cpu,
         memory=memory,
         run_config=project.parse_overrides(run_config or []),
@@ -279,7 +284,7 @@ def _place(
         why="; ".join(sorted({each.why for each in shares.values()} - {""})),
         accelerator=accelerator,
         accelerators=count,
-        at_once=spec.pool.clients_per_accelerator if spec.pool is not None else 1,
+        at_once=spec.pool.at_once if spec.pool is not None else 1,
         free=sum(
             node.free.get(accelerator, 0)
             for node in there

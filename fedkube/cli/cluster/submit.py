@@ -16,6 +16,7 @@ from fedkube.cli.cluster.building import Wishes
 from fedkube.cli.cluster.connection import connect
 from fedkube.cli.cluster.options import Context, Namespace, note
 from fedkube.cli.cluster.watch import follow_to_the_end
+from fedkube.cli.words import per_gpu
 from fedkube.core.errors import AppInvalid, Usage
 from fedkube.core.quantisation import Compression
 
@@ -106,11 +107,12 @@ def submit(
         ),
     ] = "",
     clients_per_gpu: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--clients-per-gpu",
+            metavar="N|auto",
             help="Clients that each worker serves at a time, with --gpus 1; when memory runs out "
-            "there, one less. Default: 1.",
+            "there, one less. auto: as many as its memory turns out to be for. Default: 1.",
             show_default=False,
             rich_help_panel=_RESOURCES,
         ),
@@ -251,7 +253,7 @@ def submit(
             cohort=cohorts.read(cohort or []),
             compression=compression.value if compression else None,
             gpus=gpus,
-            clients_per_gpu=clients_per_gpu,
+            clients_per_gpu=per_gpu(clients_per_gpu),
             cpu=cpu,
             memory=memory,
             server_memory=server_memory,

@@ -20,6 +20,7 @@ from fedkube.coordinator.objects.base import (
 )
 from fedkube.coordinator.objects.contents import site_file
 from fedkube.coordinator.objects.pods import Container, pod_template
+from fedkube.planner.packing import AUTO, AUTO_MOST
 from fedkube.wire.identity import Role
 
 # A server that is moved to another node comes back within this time.
@@ -86,9 +87,11 @@ def queued(job: Object, queue: str) -> Object:
 def _pool_job(run: Run, defaults: Defaults, pool: PoolGroup) -> Object:
     """As many pods as ``parallelism`` says, until one was sent home."""
     command = _worker_command(run, "pool.$(POD_NAME)", pool.threads)
-    if pool.clients_per_accelerator > 1:
-        several = ["fedkube_client.crew", "--workers", str(pool.clients_per_accelerator)]
-        command[2:3] = several
+    if pool.clients_per_accelerator == AUTO:
+        most = min(AUTO_MOST, pool.clients)
+        command[2:3] = ["fedkube_client.crew", "--workers", str(most), "--as-fit"]
+    elif pool.clients_per_accelerator > 1:
+        command[2:3] = ["fedkube_client.crew", "--workers", str(pool.clients_per_accelerator)]
     container = Container(Role.WORKER, "worker", command, pool.pod)
     return _worker_job(run, run.child("workers"), pod_template(run, defaults, container))
 

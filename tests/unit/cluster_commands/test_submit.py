@@ -137,6 +137,11 @@ def test_accelerators_of_another_name(fedkube, app):
     assert spec["pool"]["pod"]["resources"]["limits"] == {"amd.com/gpu": 1}
 
 
+def test_as_many_clients_as_fit(fedkube, app):
+    spec = spec_of(fedkube, app, "--gpus", "1", "--clients-per-gpu", "auto")
+    assert spec["pool"]["clientsPerAccelerator"] == "auto"
+
+
 def test_what_was_not_asked_for_is_left_to_the_cluster(fedkube, app):
     assert set(spec_of(fedkube, app)) == {"app", "pool"}
 
@@ -151,7 +156,9 @@ def test_what_was_not_asked_for_is_left_to_the_cluster(fedkube, app):
         (("--name", "a" * 41), "at most 40"),
         (("--gpus", "many"), "--gpus is 'many'"),
         (("--gpus", "0"), "--gpus is '0'"),
-        (("--gpus", "1", "--clients-per-gpu", "65"), "--clients-per-gpu: "),
+        (("--gpus", "1", "--clients-per-gpu", "65"), "--clients-per-gpu: must be from 1 to 64"),
+        (("--gpus", "1", "--clients-per-gpu", "some"), "--clients-per-gpu is 'some'"),
+        (("--clients-per-gpu", "auto"), "goes with one accelerator a pod"),
         (("--clients-per-gpu", "2"), "goes with one accelerator a pod"),
         (("--gpus", "gpu=1"), "--gpus is 'gpu=1'"),
         (("--cpu", "two"), "--cpu is 'two'"),

@@ -52,6 +52,31 @@ def test_gpus_decide_where_there_are_any_and_are_dealt_out_in_turn():
     assert [w.gpu for w in plan(machine, clients=9, workers=5).workers] == ["0", "3", "0", "3", "0"]
 
 
+def test_as_many_as_there_turns_out_to_be_memory_for():
+    machine = Machine(cores=8, memory_bytes=BIG, gpus=("0", "3"))
+    made = plan(machine, clients=7, workers=None, per_gpu="auto")
+    assert [worker.gpu for worker in made.workers] == ["0", "3"]
+    assert [worker.gpu for worker in made.reserve] == ["0", "3", "0", "3", "0"]
+    assert made.why == (
+        "2 workers: one for each GPU, and as many more as there turns out to be memory for, "
+        "7 at most"
+    )
+    few = plan(machine, clients=2, workers=None, per_gpu="auto")
+    assert (len(few.workers), few.reserve) == (2, ())
+
+
+@pytest.mark.parametrize(
+    ("machine", "workers", "said"),
+    [
+        (Machine(cores=1, memory_bytes=BIG), None, "--clients-per-gpu is auto, and this machine"),
+        (Machine(cores=1, memory_bytes=BIG, gpus=("0",)), 2, "both say how many workers"),
+    ],
+)
+def test_where_nothing_is_to_be_found_out(machine, workers, said):
+    with pytest.raises(Usage, match=said):
+        plan(machine, clients=7, workers=workers, per_gpu="auto")
+
+
 def test_one_is_written_in_the_singular():
     made = plan(Machine(cores=1, memory_bytes=BIG), clients=2, workers=None)
     assert made.why == "1 worker: this machine has 1 core"
