@@ -34,6 +34,13 @@ PATHS = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "FederatedRun": f"/apis/{api.API_VERSION}/namespaces/{{}}/{api.PLURAL}",
 }
+# Of the devices that a cluster gives out by claims, in whatever version it has them.
+_OF_DEVICES = {
+    "DeviceClass": "deviceclasses",
+    "ResourceSlice": "resourceslices",
+    "ResourceClaim": "namespaces/{}/resourceclaims",
+    "ResourceClaimTemplate": "namespaces/{}/resourceclaimtemplates",
+}
 _TIMEOUT_S = 15
 # The server ends a watch after this time, and a cut that nobody tells of is noticed a little later.
 _WATCH_S = 50
@@ -91,7 +98,7 @@ class Cluster:
 
     def everywhere(self, kind: str) -> Sequence[Object]:
         """All objects of a kind in all namespaces."""
-        found: Sequence[Object] = self._call("GET", _path_of(kind, ""))["items"]
+        found: Sequence[Object] = self._call("GET", self._path_of(kind, ""))["items"]
         return found
 
     def listing(self, kind: str, namespace: str, fields: str = "") -> tuple[Sequence[Object], str]:
@@ -100,7 +107,7 @@ class Cluster:
         ``namespace``: empty for all.
         """
         query = "?" + urlencode({"fieldSelector": fields}) if fields else ""
-        found = self._call("GET", _path_of(kind, namespace) + query)
+        found = self._call("GET", self._path_of(kind, namespace) + query)
         return found["items"], str(found["metadata"].get("resourceVersion", ""))
 
     def watch(
@@ -114,7 +121,7 @@ class Cluster:
             "timeoutSeconds": str(_WATCH_S),
             **({"fieldSelector": fields} if fields else {}),
         }
-        path = f"{_path_of(kind, namespace)}?{urlencode(query)}"
+        path = f"{self._path_of(kind, namespace)}?{urlencode(query)}"
         for line in lines(self._stream(path)):
             try:
                 event = json.loads(line)
@@ -165,6 +172,12 @@ class Cluster:
         return "policy/v1" if "v1" in self._groups["policy"] else "policy/v1beta1"
 
     @property
+    def devices_version(self) -> str:
+        """Of the API for devices that are claimed; empty where there is none."""
+        there = self._groups.get("resource.k8s.io", ())
+        return next((each for each in ("v1", "v1beta2", "v1beta1") if each in there), "")
+
+    @property
     def has_kueue(self) -> bool:
         """Whether Kueue is installed."""
         return "kueue.x-k8s.io" in self._groups
@@ -181,7 +194,14 @@ class Cluster:
         namespace, kind = body["metadata"]["namespace"], body["kind"]
         if kind == "PodDisruptionBudget":
             return f"/apis/{self.policy}/namespaces/{namespace}/poddisruptionbudgets"
-        return PATHS[kind].format(namespace)
+        return self._path_of(kind, namespace)
+
+    def _path_of(self, kind: str, namespace: str) -> str:
+        """Of a kind's objects in a namespace, or in all."""
+        path = PATHS.get(kind, "")
+        if kind in _OF_DEVICES:
+            path = f"/apis/resource.k8s.io/{self.devices_version or 'v1'}/{_OF_DEVICES[kind]}"
+        return path.format(namespace) if namespace else path.replace("namespaces/{}/", "")
 
     def _call(
         self, method: str, path: str, body: Object | None = None, kind: str = "application/json"
@@ -234,12 +254,6 @@ class Cluster:
         # The client refreshes a pod's token by itself whenever it is asked for its settings.
         bearer = self._api.configuration.auth_settings().get("BearerToken")
         return headers | ({"authorization": bearer["value"]} if bearer else {})
-
-
-def _path_of(kind: str, namespace: str) -> str:
-    """Of a kind's objects in a namespace, or in all."""
-    path = PATHS[kind]
-    return path.format(namespace) if namespace else path.replace("namespaces/{}/", "")
 
 
 def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -106,7 +106,11 @@ class Elastic:
 
         ``has``: the workers that it had so far.
         """
-        if self._supply.blind:
+        view = self._supply.view()
+        pool = run.spec.pool
+        hidden = view is not None and pool is not None and view.hides(pool.pod.accelerators)
+        if self._supply.blind or hidden:
+            self.leave(key)
             return None
         self._runs[key] = run, need
         self.share_out()

@@ -21,7 +21,7 @@ log = logging.getLogger("fedkube.coordinator")
 T = TypeVar("T")
 
 _PAUSE_S = 2.0
-# A right that is missing is not given by itself.
+# A right that is missing is not given by itself, nor is a kind of objects.
 _FORBIDDEN_S = 60.0
 
 
@@ -79,6 +79,9 @@ class Mirror(Generic[T]):
                         log.warning("objects %s may not be listed, or not watched", self._kind)
                     self.forbidden = True
                     self._replace(None)
+                elif error.status == 404:  # a kind that this cluster does not have
+                    pause = _FORBIDDEN_S
+                    self._replace({})
                 elif error.status != 410:  # a version that is too old: the list is new anyway
                     log.warning("watching %s: %s %s", self._kind, error.status, error.reason)
             except (HTTPError, OSError, ValueError) as error:

@@ -146,6 +146,7 @@ class Reconciler:
         before = FederatedRunStatus.model_validate(body.get("status", {}))
         try:
             run, deviation = in_force(body, self._begun(key, metadata["uid"]))
+            version = await self._devices_version(run)
         except ValueError as error:
             if before.state.final and before.observed_generation == metadata["generation"]:
                 return None
@@ -163,9 +164,20 @@ class Reconciler:
         share = self._share(key, run, before, seen, may_start)
         decision = plan.decide(run, before, seen, may_start, now, share)
         plan.say_what_is_in_force(decision.status, deviation, now)
-        await self._act(run, decision, seen)
+        await self._act(run, decision, seen, version)
         await self._write(body, before, decision.status)
         return decision.again_s
+
+    async def _devices_version(self, run: Run) -> str:
+        """Of the cluster's API for devices, if the run claims any; ValueError if there is none."""
+        if not run.devices:
+            return ""
+        version = await asyncio.to_thread(lambda: self._cluster.devices_version)
+        if not version:
+            raise ValueError(
+                "spec: it asks for devices by their class, and this cluster has no resource.k8s.io"
+            )
+        return version
 
     def _share(
         self, key: Key, run: Run, before: FederatedRunStatus, seen: Seen, may_start: bool
@@ -183,10 +195,10 @@ class Reconciler:
         has = sum(job["spec"].get("parallelism", 0) for job in seen.workers.values())
         return self._elastic.want(key, run, follower.need if follower else Need(), has)
 
-    async def _act(self, run: Run, decision: plan.Decision, seen: Seen) -> None:
+    async def _act(self, run: Run, decision: plan.Decision, seen: Seen, version: str) -> None:
         space = run.namespace
         if decision.ensure and run.uid not in self._ensured:
-            await self._do(self._create_all, run, decision.parallelism)
+            await self._do(self._create_all, run, decision.parallelism, version)
             self._ensured.add(run.uid)
         for job, parallelism in decision.scale.items():
             change = {"spec": {"parallelism": parallelism}}
@@ -211,7 +223,7 @@ class Reconciler:
         if follower := self._followers.get(run.uid):
             follower.ban(run.spec.banned)
 
-    def _create_all(self, run: Run, parallelism: Mapping[str, int]) -> None:
+    def _create_all(self, run: Run, parallelism: Mapping[str, int], version: str) -> None:
         made = [
             objects.certificates(run, datetime.now(UTC)),
             objects.orders(run),
@@ -219,6 +231,7 @@ class Reconciler:
             objects.service(run),
             *objects.policies(run, self._defaults),
             objects.disruption_budget(run, self._cluster.policy),
+            *objects.device_templates(run, version),
             objects.server_job(run, self._defaults),
         ]
         for job in objects.worker_jobs(run, self._defaults):

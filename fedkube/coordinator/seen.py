@@ -9,6 +9,7 @@ from typing import Any
 
 from fedkube.api.v1alpha1 import State
 from fedkube.coordinator.objects import Object
+from fedkube.planner import kubernetes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ def containers(pod: Object) -> list[Object]:
 def wants(pod: Object) -> dict[str, str]:
     """The accelerators that a pod asks for, by resource."""
     limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
-    return {name: str(amount) for name, amount in limits.items() if "/" in name}
+    asked = {**limits, **kubernetes.claimed(pod)}
+    return {name: str(amount) for name, amount in asked.items() if "/" in name}
 
 
 def accelerators(pod: Object) -> int:

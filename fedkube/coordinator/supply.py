@@ -1,4 +1,4 @@
-"""What there is in the cluster for workers: its nodes, what pods take of them, and quotas.
+"""What there is in the cluster for workers: its nodes, what pods take of them, devices, quotas.
 
 Only what counts is kept of each object: a cluster may have ten thousand pods.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedkube.coordinator.cluster import Cluster
 from fedkube.coordinator.mirror import Mirror
 from fedkube.coordinator.objects import ROLE_LABEL, RUN_LABEL, Object
-from fedkube.planner import kubernetes
+from fedkube.core.accelerators import class_in
+from fedkube.planner import devices, kubernetes
+from fedkube.planner.devices import Claimed, Claims
 from fedkube.planner.supply import Amounts, Node
 
 # A run's namespace and name.
@@ -32,13 +34,15 @@ class Taking:
 class View:
     """All of it at one moment. ``nodes``: as they would be without pods.
 
-    ``quotas``, ``limits``: the ResourceQuotas and LimitRanges of each namespace.
+    ``quotas``, ``limits``: the ResourceQuotas and LimitRanges of each namespace. ``claims``: of
+    devices; None: nobody may see them.
     """
 
     nodes: Sequence[Node]
     pods: Sequence[Taking]
     quotas: Mapping[str, Sequence[Object]]
     limits: Mapping[str, Sequence[Object]]
+    claims: Claims[Key] | None = field(default_factory=Claims)
 
     def without(self, runs: Collection[Key]) -> list[Node]:
         """The nodes with what all pods leave but the workers of these runs."""
@@ -46,7 +50,14 @@ class View:
         for pod in self.pods:
             if pod.node and pod.run not in runs:
                 taken.setdefault(pod.node, Counter()).update(pod.amounts)
-        return [node.less(taken.get(node.name, {})) for node in self.nodes]
+        left = [node.less(taken.get(node.name, {})) for node in self.nodes]
+        return left if self.claims is None else self.claims.on(left, runs)
+
+    def hides(self, resources: Collection[str]) -> bool:
+        """Whether nobody can say how many devices of these are free."""
+        if not any(class_in(name) for name in resources):
+            return False
+        return self.claims is None or not self.claims.obscure.isdisjoint(resources)
 
     def held(self, run: Key) -> Counter[str]:
         """The run's workers by node."""
@@ -74,6 +85,9 @@ class Supply:
             space: Mirror(cluster, "ResourceQuota", space, _said) for space in namespaces
         }
         self._limits = {space: Mirror(cluster, "LimitRange", space, _said) for space in namespaces}
+        self._classes = Mirror(cluster, "DeviceClass", "", devices.class_of)
+        self._slices = Mirror(cluster, "ResourceSlice", "", devices.slice_of)
+        self._claims = Mirror(cluster, "ResourceClaim", "", claimed)
 
     def start(self, changed: Callable[[], object]) -> None:
         """Begin to follow. ``changed``: called, on other threads, when something is another."""
@@ -81,6 +95,8 @@ class Supply:
         self._pods.start(changed)
         for mirror in (*self._quotas.values(), *self._limits.values()):
             mirror.start(changed)
+        for of_devices in (self._classes, self._slices, self._claims):
+            of_devices.start(changed)
 
     @property
     def blind(self) -> bool:
@@ -96,7 +112,13 @@ class Supply:
             {space: mirror.now() or () for space, mirror in each.items()}
             for each in (self._quotas, self._limits)
         )
-        return View(nodes, pods, quotas, limits)
+        return View(nodes, pods, quotas, limits, self._devices())
+
+    def _devices(self) -> Claims[Key] | None:
+        slices, classes, claimed = (self._slices.now(), self._classes.now(), self._claims.now())
+        if slices is None or classes is None or claimed is None:
+            return None
+        return Claims(slices, classes, claimed)
 
 
 def taking(pod: Object) -> Taking | None:
@@ -115,6 +137,16 @@ def taking(pod: Object) -> Taking | None:
             return None
         run = (metadata["namespace"], labels[RUN_LABEL])
     return Taking(pod["spec"].get("nodeName", ""), kubernetes.pod_requests(pod), run)
+
+
+def claimed(claim: Object) -> Claimed[Key] | None:
+    """What a claim has; None if that is nothing."""
+    found = devices.devices_of(claim)
+    metadata = claim["metadata"]
+    labels = metadata.get("labels", {})
+    ours = labels.get(ROLE_LABEL) == "worker" and RUN_LABEL in labels
+    run = (metadata["namespace"], labels[RUN_LABEL]) if ours else None
+    return Claimed(found, run) if found else None
 
 
 def _said(body: Object) -> Object:

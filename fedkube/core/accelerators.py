@@ -1,10 +1,15 @@
-"""How full and how busy an accelerator is, as its driver's own tool tells."""
+"""What accelerators are called, and how full and how busy one is by its driver's own tool."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from dataclasses import dataclass
+
+# Of a pod: how many devices of which classes it claims, as JSON. Its own object only names claims.
+DEVICES_ANNOTATION = "fedkube.io/devices"
+
+_OF_CLASS = ".deviceclass.resource.k8s.io/devices"
 
 _TOOL = "nvidia-smi"
 _TIMEOUT_S = 10.0
@@ -21,6 +26,16 @@ class Reading:
     used_bytes: int
     total_bytes: int
     busy: float | None = None
+
+
+def of_class(name: str) -> str:
+    """Devices of a class that a cluster gives out by claims: as its quotas call them."""
+    return name + _OF_CLASS
+
+
+def class_in(resource: str) -> str:
+    """The class that ``of_class`` was told of; empty where it is another kind of resource."""
+    return resource.removesuffix(_OF_CLASS) if resource.endswith(_OF_CLASS) else ""
 
 
 def ids() -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from fedkube.core.accelerators import DEVICES_ANNOTATION, of_class
 from fedkube.planner.supply import PODS, Amounts, Node, Shape, Taint
 
 Object = Mapping[str, Any]
@@ -85,8 +87,19 @@ def pod_requests(pod: Object, defaults: Mapping[str, Any] | None = None) -> Amou
         beside.update(_asked(container, defaults))
     total = beside | begin
     total.update(amounts(spec.get("overhead")))
+    total.update(claimed(pod))
     total[PODS] = 1
     return dict(total)
+
+
+def claimed(pod: Object) -> Amounts:
+    """The devices that one of our pods claims, as resources."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    try:
+        told = json.loads(annotations.get(DEVICES_ANNOTATION) or "{}")
+        return {of_class(str(name)): int(count) for name, count in told.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}  # somebody else's words
 
 
 def _asked(container: Object, defaults: Mapping[str, Any] | None) -> Counter[str]:

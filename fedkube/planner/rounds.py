@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedkube.core.accelerators import class_in
+
 
 def makespan(durations: Sequence[float], workers: int) -> float:
     """Seconds until all calls are over, the longest first, each by the next worker that is free.
@@ -133,17 +135,24 @@ def _why(work: Work, place: Place, workers: int) -> str:
 
 def _gain(work: Work, place: Place, workers: int, enough: int) -> str:
     more = enough - workers
-    things = "workers"
+    accelerator = ""
     if place.accelerators and workers < place.most:
         more *= place.accelerators
-        things = place.accelerator.rpartition("/")[2].upper() + "s" if place.accelerator else things
-    if more == 1:
-        things = things.removesuffix("s")
+        accelerator = place.accelerator
+    things = _named(accelerator, more)
     before, after = (_round_s(work, count * place.at_once) for count in (workers, enough))
     if before is None or after is None:
         waves = math.ceil(work.calls / (workers * place.at_once))
         return f"{more} more {things} would cut the round from {waves} to {waves - 1} waves"
     return f"{more} more {things} would cut the round from {span(before)} to {span(after)}"
+
+
+def _named(accelerator: str, count: int) -> str:
+    """What there would have to be more of."""
+    plural = "" if count == 1 else "s"
+    if name := class_in(accelerator):
+        return f"device{plural} of class {name}"
+    return (accelerator.rpartition("/")[2].upper() or "worker") + plural
 
 
 def span(seconds: float) -> str:

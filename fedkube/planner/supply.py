@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fedkube.core.accelerators import class_in
+
 # By resource: cpu in thousandths of a core, memory and storage in bytes, all others in units.
 Amounts = Mapping[str, int]
 
@@ -37,6 +39,15 @@ class Node:
     def less(self, taken: Amounts) -> Node:
         """The same of which so much more is taken."""
         free = {name: max(0, amount - taken.get(name, 0)) for name, amount in self.free.items()}
+        return replace(self, free=free)
+
+    def more(self, added: Amounts) -> Node:
+        """The same with so much more."""
+        if not added:
+            return self
+        free = {**self.free}
+        for name, amount in added.items():
+            free[name] = free.get(name, 0) + amount
         return replace(self, free=free)
 
 
@@ -99,7 +110,11 @@ def lacking(free: Amounts, requests: Amounts, count: int) -> str:
     asked = {**requests, PODS: 1} if PODS in free else dict(requests)
     for name in sorted(asked, key=lambda name: ("/" not in name, name)):
         if free.get(name, 0) < asked[name] * (count + 1):
-            return f"with no more {name} free" if free.get(name, 0) or count else f"without {name}"
+            of = class_in(name)
+            words = f"devices of class {of}" if of else name
+            return (
+                f"with no more {words} free" if free.get(name, 0) or count else f"without {words}"
+            )
     return "with nothing asked of them"
 
 

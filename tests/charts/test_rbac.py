@@ -31,11 +31,21 @@ def test_every_rule_and_every_binding() -> None:
 
 
 @pytest.mark.parametrize("elastic", [True, False])
-def test_beyond_the_namespaces_that_were_given_only_nodes_and_pods_are_seen(elastic: bool) -> None:
+def test_beyond_the_namespaces_that_were_given_only_what_there_is_free_is_seen(
+    elastic: bool,
+) -> None:
     documents = objects({"elastic": {"enabled": elastic}})
     rules = [rule for role in of_kind("ClusterRole", documents) for rule in role["rules"]]
-    seen = {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}
-    assert rules == ([seen] if elastic else [])
+    verbs = ["list", "watch"]
+    seen = [
+        {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": verbs},
+        {
+            "apiGroups": ["resource.k8s.io"],
+            "resources": ["deviceclasses", "resourceslices", "resourceclaims"],
+            "verbs": verbs,
+        },
+    ]
+    assert rules == (seen if elastic else [])
     assert len(of_kind("ClusterRoleBinding", documents)) == elastic
 
 

@@ -48,6 +48,9 @@ BAD: dict[str, dict[str, Any]] = {
     "half a GPU": {
         "pool": {"clients": 2, "pod": {"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}}
     },
+    "devices of no class": {"pool": {"clients": 2, "pod": {"devices": {"A/B": 1}}}},
+    "no devices of a class": {"pool": {"clients": 2, "pod": {"devices": {"a.b": 0}}}},
+    "more devices than a claim has": {"pool": {"clients": 2, "pod": {"devices": {"a.b": 33}}}},
     "several clients on no GPU": {"pool": {"clients": 2, "clientsPerAccelerator": 2}},
     "as many clients as fit on no GPU": {"pool": {"clients": 2, "clientsPerAccelerator": "auto"}},
     "some clients on a GPU": {

@@ -30,6 +30,8 @@ Key = tuple[str, str, str]  # plural, namespace, name
 KINDS = {
     "federatedruns": "FederatedRun", "pods": "Pod", "events": "Event", "jobs": "Job",
     "configmaps": "ConfigMap", "persistentvolumeclaims": "PersistentVolumeClaim",
+    "deviceclasses": "DeviceClass", "resourceslices": "ResourceSlice",
+    "resourceclaims": "ResourceClaim",
 }  # fmt: skip
 
 
@@ -50,6 +52,7 @@ class FakeKubernetes:
         self.requests: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.refusals: list[Callable[[str, str], tuple[int, Object | str] | None]] = []
+        self.groups: list[Object] = []  # of APIs, beside those that every cluster has
         self.logs: dict[str, list[tuple[str, str]]] = {}  # of a pod: (time, line)
         self.mount: Path | None = None  # what reader pods see
         self.cut_after: list[int] = []  # of the next exec connections: bytes until they break
@@ -211,6 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         url = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        if url.path == "/apis":
+            self._answer(200, {"groups": fake.groups})
+            return
         words = url.path.strip("/").split("/")
         words = words[2:] if words[0] == "api" else words[3:]
         space = words[1] if words[0] == "namespaces" else None

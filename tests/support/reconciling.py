@@ -22,6 +22,7 @@ class FakeCluster:
 
     policy = "policy/v1"
     has_kueue = False
+    devices_version = ""
     calls = 0
 
     def __init__(self) -> None:

@@ -368,6 +368,22 @@ def test_a_worker_pod_that_serves_as_many_clients_as_fit() -> None:
     assert run.parallelism == {"digits-workers": 8}, "nobody knows yet that fewer do"
 
 
+def test_a_worker_pod_that_claims_devices() -> None:
+    run = a_run(pool={"clients": 8, "pod": {"devices": {"gpu.nvidia.com": 2}}})
+    template = worker_job(run)["spec"]["template"]
+    claim = {"name": "fedkube-devices"}
+    assert template["spec"]["resourceClaims"] == [
+        claim | {"resourceClaimTemplateName": "digits-workers-devices"}
+    ]
+    assert template["spec"]["containers"][0]["resources"]["claims"] == [claim]
+    pod = {**template, "status": {"phase": "Running"}}
+    status = decide(run, started(), Seen(a_job(), pods=[READY, pod, pod]), True, NOW).status
+    assert status.gpus == 2 + 2 + 2, "one of the server's in this test, by a device plugin"
+    assert run.spec.pool is not None
+    assert run.spec.pool.elastic
+    assert "resourceClaims" not in worker_job(a_run())["spec"]["template"]["spec"]
+
+
 def everything(run: Run) -> list[dict[str, Any]]:
     return [
         objects.certificates(run, NOW),
@@ -378,11 +394,12 @@ def everything(run: Run) -> list[dict[str, Any]]:
         objects.disruption_budget(run, "policy/v1"),
         objects.server_job(run, DEFAULTS),
         *objects.worker_jobs(run, DEFAULTS),
+        *objects.device_templates(run, "v1"),
     ]
 
 
 def test_all_of_a_run_goes_with_it() -> None:
-    for each in everything(a_run()):
+    for each in everything(a_run(server={"pod": {"devices": {"gpu.nvidia.com": 1}}})):
         (owner,) = each["metadata"]["ownerReferences"]
         assert owner["uid"] == a_run().uid
 

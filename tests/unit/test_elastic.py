@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from devices import DRIVER, a_claim, a_class, a_gpu, a_slice
 from reconciling import FakeCluster, a_job, a_run, an_ended_server, play
 
 from fedkube.coordinator import plan
@@ -13,14 +14,16 @@ from fedkube.coordinator.elastic import Elastic, Wish, shape_of, shares
 from fedkube.coordinator.objects import Run
 from fedkube.coordinator.reconciler import Reconciler
 from fedkube.coordinator.seen import Progress, Seen
-from fedkube.coordinator.supply import View, taking
-from fedkube.planner import kubernetes
+from fedkube.coordinator.supply import Key, View, claimed, taking
+from fedkube.planner import devices, kubernetes
+from fedkube.planner.devices import Claims
 from fedkube.planner.need import Need
 from fedkube.planner.sharing import Share
 
 Object = dict[str, Any]
 GPU = "nvidia.com/gpu"
 POD = {"resources": {"limits": {GPU: 1}}}
+NO_CLAIMS: Claims[Key] = Claims()
 
 
 def a_node(name: str, gpus: int, **spec: Any) -> Object:
@@ -43,15 +46,20 @@ def a_worker(run: str, node: str, number: int, gpus: int = 1, **metadata: Any) -
     }
 
 
-def a_view(nodes: list[Object], pods: list[Object] = [], quotas: list[Object] = []) -> View:  # noqa: B006
+def a_view(
+    nodes: list[Object],
+    pods: list[Object] = [],  # noqa: B006
+    quotas: list[Object] = [],  # noqa: B006
+    claims: Claims[Key] | None = NO_CLAIMS,
+) -> View:
     kept = [each for pod in pods if (each := taking(pod)) is not None]
-    return View([kubernetes.node_of(node) for node in nodes], kept, {"ml": quotas}, {})
+    return View([kubernetes.node_of(node) for node in nodes], kept, {"ml": quotas}, {}, claims)
 
 
 def gpu_run(name: str = "r", clients: int = 64, **more: Any) -> Object:
     body = a_run(name, f"{ord(name[0]):08x}-1")
     sharing = more.pop("sharing", {})
-    body["spec"] = {"pool": {"clients": clients, "pod": POD, **more}, "sharing": sharing}
+    body["spec"] = {"pool": {"clients": clients, "pod": POD} | more, "sharing": sharing}
     return body
 
 
@@ -92,6 +100,52 @@ def test_nodes_that_take_no_pods_do_not_count() -> None:
     usual = a_node("b", 2, taints=[{"key": GPU, "value": "present", "effect": "NoSchedule"}])
     cordoned = a_node("c", 8, unschedulable=True)
     assert workers(a_view([tainted, usual, cordoned]), r=wish()) == {"r": 2}
+
+
+def of_devices(*gpus: int, claims: list[Object] = [], selector: str = "true") -> Claims[Key]:  # noqa: B006
+    """So many GPUs on the nodes a, b, ..., and what has been claimed of them."""
+    slices = [
+        devices.slice_of(a_slice(node, [a_gpu(number) for number in range(count)]))
+        for node, count in zip("abc", gpus, strict=False)
+    ]
+    classes = [devices.class_of(a_class(DRIVER, selector))]
+    return Claims(
+        [each for each in slices if each is not None],
+        classes,
+        [each for claim in claims if (each := claimed(claim)) is not None],
+    )
+
+
+def claiming(name: str = "r", count: int = 1, **more: Any) -> Wish:
+    return wish(name, pod={"devices": {DRIVER: count}}, **more)
+
+
+def claiming_pod(run: str, node: str, number: int) -> Object:
+    """Of a run's worker, as it is created from its Job."""
+    pod = a_worker(run, node, number, annotations={"fedkube.io/devices": f'{{"{DRIVER}": 1}}'})
+    pod["spec"]["containers"] = [{}]
+    return pod
+
+
+def test_devices_that_are_claimed_count_as_others_do() -> None:
+    nodes = [a_node("a", 0), a_node("b", 0)]
+    assert workers(a_view(nodes, claims=of_devices(3, 5)), r=claiming()) == {"r": 8}
+    assert workers(a_view(nodes, claims=of_devices(3, 5)), r=claiming(count=2)) == {"r": 3}
+    assert workers(a_view(nodes), r=claiming()) == {"r": 0}
+    others = [a_claim("a", "gpu-0", "gpu-1")]
+    mine = [a_claim("b", f"gpu-{number}", run="r") for number in range(2)]
+    view = a_view(nodes, claims=of_devices(3, 5, claims=[*others, *mine]))
+    assert workers(view, r=claiming()) == {"r": 6}, "what it has is its own"
+    assert sum(workers(view, r=claiming(), s=claiming("s")).values()) == 6
+
+
+def test_a_quota_of_devices_counts_as_if_the_run_had_no_workers() -> None:
+    name = f"{DRIVER}.deviceclass.resource.k8s.io/devices"
+    quota = {"spec": {"hard": {name: "3"}}, "status": {"hard": {name: "3"}, "used": {name: "2"}}}
+    pods = [claiming_pod("r", "a", 1)]
+    claims = of_devices(8, claims=[a_claim("a", "gpu-0", run="r"), a_claim("a", "gpu-1")])
+    view = a_view([a_node("a", 0)], pods, [quota], claims)
+    assert workers(view, r=claiming()) == {"r": 2}
 
 
 def test_a_quota_counts_as_if_the_run_had_no_workers() -> None:
@@ -211,6 +265,24 @@ class Nodes:
 
     def view(self) -> View | None:
         return a_view(self.nodes, self.pods) if self.known else None
+
+
+@pytest.mark.parametrize(
+    "claims", [None, of_devices(4, selector="semver(device.driver)")], ids=["forbidden", "obscure"]
+)
+def test_where_nobody_can_say_how_many_devices_there_are(claims: Claims[Key] | None) -> None:
+    """The scheduler has the say then, and the run as many workers as it asks for."""
+
+    class Hidden(Nodes):
+        def view(self) -> View:
+            return a_view(self.nodes, claims=claims)
+
+    elastic = Elastic(Hidden(a_node("a", 4)))
+    of_claims, of_gpus = claiming().run, wish("s").run
+    assert elastic.want(("ml", "r"), of_claims, Need(), 0) is None
+    share = elastic.want(("ml", "s"), of_gpus, Need(), 0)
+    assert share is not None
+    assert share.workers == 4, "of others it can be said"
 
 
 def parallelism(cluster: FakeCluster, run: str) -> int:

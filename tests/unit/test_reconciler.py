@@ -100,6 +100,40 @@ def test_a_run_that_has_begun_goes_on_as_it_was_begun(
     assert cluster.scaled == ({"r-workers": workers} if workers else {})
 
 
+DEVICES = {"pool": {"clients": 4, "pod": {"devices": {"gpu.nvidia.com": 1}}}}
+
+
+def test_a_run_that_claims_devices() -> None:
+    cluster, run = FakeCluster(), a_run()
+    cluster.devices_version = "v1"
+    run["spec"] = DEVICES
+    play(cluster, lambda it: it.saw_run(run, False))
+    assert cluster.names("ResourceClaimTemplate") == ["r-workers-devices"]
+    template = cluster.objects["ResourceClaimTemplate", "r-workers-devices"]
+    assert template["spec"]["spec"]["devices"]["requests"] == [
+        {
+            "name": "devices-0",
+            "exactly": {
+                "deviceClassName": "gpu.nvidia.com",
+                "allocationMode": "ExactCount",
+                "count": 1,
+            },
+        }
+    ]
+    assert template["spec"]["metadata"]["labels"]["fedkube.io/run"] == "r"
+
+
+def test_a_cluster_that_gives_out_no_devices_by_claims() -> None:
+    cluster, run = FakeCluster(), a_run()
+    run["spec"] = DEVICES
+    play(cluster, lambda it: it.saw_run(run, False))
+    assert run["status"]["state"] == "Failed"
+    (told,) = run["status"]["conditions"]
+    assert told["reason"] == "InvalidSpec"
+    assert "this cluster has no resource.k8s.io" in told["message"]
+    assert not cluster.names("Job")
+
+
 def test_a_site_is_banned_in_a_run_that_has_begun() -> None:
     cluster, run = FakeCluster(), a_run()
     run["spec"] = {"sites": [{"name": "north"}, {"name": "south"}, {"name": "east"}]}

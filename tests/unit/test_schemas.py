@@ -108,8 +108,9 @@ class RememberingCluster:
 
     calls = 0
 
-    def __init__(self, policy: str) -> None:
+    def __init__(self, policy: str, devices_version: str) -> None:
         self.policy = policy
+        self.devices_version = devices_version
         self.made: list[Object] = []
         self.statuses: list[Object] = []
 
@@ -144,11 +145,13 @@ def a_run(spec: Object, name: str = "digits") -> Object:
     }
 
 
-def sent_for(spec: Object, policy: str = "policy/v1") -> RememberingCluster:
+def sent_for(
+    spec: Object, policy: str = "policy/v1", devices_version: str = ""
+) -> RememberingCluster:
     """All that goes to the API server when a run is new, and when it is resumed if it has to be."""
 
     async def drive() -> RememberingCluster:
-        cluster = RememberingCluster(policy)
+        cluster = RememberingCluster(policy, devices_version)
         found = Reconciler(cluster, DEFAULTS, 5)  # type: ignore[arg-type]
         work = asyncio.create_task(found.run())
         for each in [spec, spec | {"suspend": False}] if "suspend" in spec else [spec]:
@@ -180,6 +183,37 @@ KINDS = {
     "Secret", "ConfigMap", "PersistentVolumeClaim", "Service", "NetworkPolicy",
     "PodDisruptionBudget", "Job", "Event",
 }  # fmt: skip
+
+
+DEVICES = {"devices": {"gpu.nvidia.com": 1, "nic.example.com": 2}}
+CLAIMING: dict[str, Object] = {
+    "pool": {"pool": POOL | {"pod": DEVICES}, "server": {"pod": DEVICES}},
+    "sites": {"sites": [{"name": "north", "pod": DEVICES}, {"name": "south"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("devices_version", "since"), [("v1beta1", 32), ("v1beta2", 33), ("v1", 34)]
+)
+@pytest.mark.parametrize("name", CLAIMING)
+def test_claims_of_devices_are_valid(name: str, devices_version: str, since: int) -> None:
+    made = sent_for(CLAIMING[name], devices_version=devices_version).made
+    templates = [body for body in made if body["kind"] == "ResourceClaimTemplate"]
+    assert {body["apiVersion"] for body in templates} == {f"resource.k8s.io/{devices_version}"}
+    versions = [each for each in kube_schemas.VERSIONS if int(each.split(".")[1]) >= since]
+    assert versions
+    for version in versions:
+        for body in [*templates, *(each for each in made if each["kind"] == "Job")]:
+            assert kube_schemas.complaints(body, version) == [], version
+    # Each pod that claims has a template that is there.
+    named = {body["metadata"]["name"] for body in templates}
+    claims = [
+        claim["resourceClaimTemplateName"]
+        for pod in pods_of(made)
+        for claim in pod.get("resourceClaims", [])
+    ]
+    assert sorted(claims) == sorted(named)
+    assert claims
 
 
 @pytest.mark.parametrize("version", kube_schemas.VERSIONS)

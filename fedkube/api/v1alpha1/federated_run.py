@@ -174,6 +174,12 @@ class FederatedRunSpec(Declared):
         """How many clients the run has."""
         return self.pool.clients if self.pool else len(self.sites)
 
+    @property
+    def wants_accelerators(self) -> bool:
+        """Whether its workers ask for any."""
+        pods = [site.pod for site in self.sites] + ([self.pool.pod] if self.pool else [])
+        return any(pod.accelerators for pod in pods)
+
     @model_validator(mode="after")
     def _has_one_kind_of_clients(self) -> FederatedRunSpec:
         if (self.pool is None) == (not self.sites):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from fedkube.api.v1alpha1.run_spec import ConfigValue, Declared
+from fedkube.core.accelerators import of_class
 
 DNS_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -16,6 +18,8 @@ _PATH = r"^/[^\s]*$"
 MAX_SITES = 256
 # Clients on one accelerator at a time; more processes only take turns.
 _MOST_AT_ONCE = 64
+# That many devices a claim may have.
+_MOST_DEVICES = 32
 # What the client tells the app by itself.
 _RESERVED = {"partition-id", "num-partitions"}
 
@@ -50,6 +54,11 @@ class PodOverrides(Declared):
     resources: Resources = Field(
         default_factory=Resources, description="Of the container; limits take GPUs"
     )
+    devices: dict[str, int] = Field(
+        default_factory=dict,
+        description="Devices of each pod by their DeviceClass, where the cluster gives them out by "
+        "claims",
+    )
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes")
     tolerations: list[Passed] = Field(default_factory=list, description="Taints that are borne")
     affinity: Passed = Field(default_factory=dict, description="As a pod has it")
@@ -67,7 +76,17 @@ class PodOverrides(Declared):
     def accelerators(self) -> dict[str, int]:
         """How many of which a pod asks for, such as nvidia.com/gpu."""
         asked = self.resources.requests | self.resources.limits
-        return {name: int(amount) for name, amount in asked.items() if "/" in name and int(amount)}
+        whole = {name: int(amount) for name, amount in asked.items() if "/" in name and int(amount)}
+        return whole | {of_class(name): count for name, count in self.devices.items()}
+
+    @model_validator(mode="after")
+    def _devices_are_of_classes(self) -> PodOverrides:
+        for name, count in self.devices.items():
+            if not re.match(DNS_NAME, name):
+                raise ValueError(f"{name!r} is no name of a DeviceClass")
+            if not 1 <= count <= _MOST_DEVICES:
+                raise ValueError(f"devices of {name}: from 1 to {_MOST_DEVICES}, and not {count}")
+        return self
 
     @model_validator(mode="after")
     def _no_way_to_the_node(self) -> PodOverrides:

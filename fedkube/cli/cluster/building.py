@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fedkube.api.v1alpha1 import Cohort, ConfigValue
 from fedkube.api.v1alpha1 import federated_run as api
+from fedkube.api.v1alpha1.groups import DNS_NAME
 from fedkube.app.project import DEFAULT_CLIENTS, Project
 from fedkube.cli.cluster import manifests
 from fedkube.core.errors import Usage
@@ -93,7 +94,8 @@ def federated_run(app: Project, wishes: Wishes, sha256: str) -> Object:
                 "clients": wanted if wishes.clients is None else wishes.clients,
                 "workers": wishes.workers,
                 "clientsPerAccelerator": wishes.clients_per_gpu,
-                "pod": _pod(wishes, wishes.cpu, wishes.memory, _accelerators(wishes.gpus)),
+                "pod": _pod(wishes, wishes.cpu, wishes.memory, _accelerators(wishes.gpus))
+                | _devices(wishes.gpus),
             }
         ),
         "cohort": wishes.cohort.model_dump(by_alias=True, exclude_defaults=True),
@@ -183,14 +185,27 @@ def _pod(
 
 
 def _accelerators(words: str) -> Object:
+    """Those that a node's device plugin gives out."""
+    return {name: count for name, count in _gpus(words).items() if "/" in name}
+
+
+def _devices(words: str) -> Object:
+    """Those that the cluster gives out by claims, by their class."""
+    return _given({"devices": {n: count for n, count in _gpus(words).items() if "/" not in n}})
+
+
+def _gpus(words: str) -> dict[str, int]:
     if not words:
         return {}
     name, _, count = words.rpartition("=")
     name = name or GPU
-    if not count.isdigit() or int(count) < 1 or not _RESOURCE.match(name):
+    # Classes have names with dots in them, mostly; one without is more likely a slip.
+    known = _RESOURCE.match(name) or ("." in name and re.match(DNS_NAME, name))
+    if not count.isdigit() or int(count) < 1 or not known:
         raise Usage(
-            f"--gpus is {words!r}, and takes a number of {GPU} for each worker, or NAME=N",
-            hint="for example --gpus 1, or --gpus amd.com/gpu=1",
+            f"--gpus is {words!r}, and takes a number of {GPU} for each worker, NAME=N or CLASS=N",
+            hint="for example --gpus 1, --gpus amd.com/gpu=1, or --gpus gpu.nvidia.com=1 of a "
+            "DeviceClass",
         )
     return {name: int(count)}
 

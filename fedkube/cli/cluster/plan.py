@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,8 @@ from fedkube.cli.cluster.submit import is_file
 from fedkube.cli.words import bytes_in_words, counted, per_gpu, seconds_in_words
 from fedkube.core.cohort import share as part_of
 from fedkube.core.errors import FedKubeError, Usage
-from fedkube.planner import kubernetes, rounds
+from fedkube.planner import devices, kubernetes, rounds
+from fedkube.planner.devices import Claimed, Claims
 from fedkube.planner.rounds import Place, Plan, Work
 from fedkube.planner.sharing import Demand, share
 from fedkube.planner.supply import Amounts, Node, Shape, refusal
@@ -30,6 +32,8 @@ from fedkube.store.run_folder import RunFolder
 
 Object = dict[str, Any]
 
+# What a cluster knows of the devices that it gives out by claims.
+_OF_DEVICES = ("DeviceClass", "ResourceSlice", "ResourceClaim")
 # By which Flower's apps say how many clients train in a round.
 _FRACTIONS = ("fraction-train", "fraction-fit")
 
@@ -138,6 +142,9 @@ def plan(
             pods = cluster.everywhere("Pod")
             found = [kubernetes.node_of(each) for each in cluster.everywhere("Node")]
             there = kubernetes.without_pods(found, pods)
+            if spec.wants_accelerators and cluster.devices_version:
+                claims = _claims({kind: cluster.everywhere(kind) for kind in _OF_DEVICES})
+                there = claims.on(there)
             limit = kubernetes.quota_left(cluster.list("ResourceQuota", space))
             ranges = cluster.list("LimitRange", space)
     made = rounds.plan(work, _place(name, spec, there, limit, ranges))
@@ -242,6 +249,7 @@ def _supply(
         there = kubernetes.without_pods(
             [kubernetes.node_of(each) for each in by_kind["Node"]], by_kind.get("Pod", [])
         )
+        there = _claims(by_kind).on(there)
         quotas, ranges = (
             [
                 each
@@ -253,6 +261,16 @@ def _supply(
         return there, kubernetes.quota_left(quotas), ranges
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Usage(f"{where} has an object that no cluster has written: {error}") from None
+
+
+def _claims(by_kind: Mapping[str, Sequence[Object]]) -> Claims[str]:
+    """Devices of a cluster that it gives out by claims."""
+    slices = [devices.slice_of(each) for each in by_kind.get("ResourceSlice", ())]
+    return Claims(
+        [each for each in slices if each is not None],
+        [devices.class_of(each) for each in by_kind.get("DeviceClass", ())],
+        [Claimed(devices.devices_of(each)) for each in by_kind.get("ResourceClaim", ())],
+    )
 
 
 def _place(

@@ -101,7 +101,8 @@ def submit(
         str,
         typer.Option(
             "--gpus",
-            help="Accelerators of each worker: N (of nvidia.com/gpu) or NAME=N.",
+            help="Accelerators of each worker: N (of nvidia.com/gpu), NAME=N, or CLASS=N of a "
+            "DeviceClass.",
             show_default=False,
             rich_help_panel=_RESOURCES,
         ),

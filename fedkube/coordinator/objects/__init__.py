@@ -20,6 +20,7 @@ from fedkube.coordinator.objects.contents import certificates, claim, orders
 from fedkube.coordinator.objects.events import event
 from fedkube.coordinator.objects.jobs import queued, server_job, worker_jobs
 from fedkube.coordinator.objects.network import disruption_budget, policies, service
+from fedkube.coordinator.objects.pods import device_templates
 
 __all__ = [
     "PORT",
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "certificates",
     "claim",
+    "device_templates",
     "disruption_budget",
     "event",
     "labels",

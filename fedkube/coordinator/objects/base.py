@@ -83,6 +83,15 @@ class Run:
         return self.child(f"site-{site.name}")
 
     @property
+    def devices(self) -> dict[str, Mapping[str, int]]:
+        """How many devices of which classes each pod claims, by its Job's name."""
+        groups = [(self.child("server"), self.spec.server.pod)]
+        if self.spec.pool is not None:
+            groups.append((self.child("workers"), self.spec.pool.pod))
+        groups += [(self.site_job(site), site.pod) for site in self.spec.sites]
+        return {job: pod.devices for job, pod in groups if pod.devices}
+
+    @property
     def parallelism(self) -> dict[str, int]:
         """How many pods each of the run's worker Jobs may have, by the Job's name."""
         if self.spec.pool is None:

@@ -41,7 +41,7 @@ def server_job(run: Run, defaults: Defaults) -> Object:
         *("--tls", TLS_FOLDER),
     ]
     probe = {"tcpSocket": {"port": PORT}, "periodSeconds": 2, "timeoutSeconds": 2}
-    wanted = Container(Role.SERVER, "server", command, run.spec.server.pod)
+    wanted = Container(Role.SERVER, run.child("server"), "server", command, run.spec.server.pod)
     wanted.volumes += [
         {"name": "fedkube-run", "persistentVolumeClaim": {"claimName": run.child("run")}},
         {"name": "fedkube-orders", "configMap": {"name": run.child("orders")}},
@@ -92,7 +92,7 @@ def _pool_job(run: Run, defaults: Defaults, pool: PoolGroup) -> Object:
         command[2:3] = ["fedkube_client.crew", "--workers", str(most), "--as-fit"]
     elif pool.clients_per_accelerator > 1:
         command[2:3] = ["fedkube_client.crew", "--workers", str(pool.clients_per_accelerator)]
-    container = Container(Role.WORKER, "worker", command, pool.pod)
+    container = Container(Role.WORKER, run.child("workers"), "worker", command, pool.pod)
     return _worker_job(run, run.child("workers"), pod_template(run, defaults, container))
 
 
@@ -101,7 +101,8 @@ def _site_job(run: Run, defaults: Defaults, site: Site) -> Object:
     command = _worker_command(run, site.name, site.threads)
     if site.node_config:
         command += ["--node-config", json.dumps(site.node_config)]
-    container = Container(Role.WORKER, site_file(site), command, site.pod)
+    job_name = run.site_job(site)
+    container = Container(Role.WORKER, job_name, site_file(site), command, site.pod)
     if site.data is not None:
         claim = {"claimName": site.data.claim, "readOnly": site.data.read_only}
         container.volumes.append({"name": "fedkube-data", "persistentVolumeClaim": claim})
@@ -113,7 +114,7 @@ def _site_job(run: Run, defaults: Defaults, site: Site) -> Object:
             }
         )
     pod = pod_template(run, defaults, container)
-    job = _worker_job(run, run.site_job(site), pod)
+    job = _worker_job(run, job_name, pod)
     for described in (job["metadata"], pod["metadata"]):
         described["labels"][SITE_LABEL] = site.name
     return job

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedkube.api.v1alpha1.federated_run import Bundle
@@ -13,19 +15,27 @@ from fedkube.coordinator.objects.base import (
     Object,
     Run,
     labels,
+    metadata,
 )
+from fedkube.core.accelerators import DEVICES_ANNOTATION
 from fedkube.wire.identity import Role
 
 _BUNDLE = "/etc/fedkube/bundle"
 _USER = 10001
+_CLAIM = {"name": "fedkube-devices"}
+DEVICES_GROUP = "resource.k8s.io"
 _TMP = {"name": "fedkube-tmp", "mountPath": "/tmp"}  # noqa: S108 - a volume of the pod's own
 
 
 @dataclass(slots=True)
 class Container:
-    """What a pod's container does. ``certificate``: its files' name in the run's Secret."""
+    """What a pod's container does. ``certificate``: its files' name in the run's Secret.
+
+    ``job``: whose pod it is.
+    """
 
     role: Role
+    job: str
     certificate: str
     command: list[str]
     wanted: PodOverrides
@@ -63,9 +73,11 @@ def pod_template(run: Run, defaults: Defaults, container: Container) -> Object:
         "name": str(container.role),
         "command": container.command,
         "volumeMounts": mounts,
-        "resources": _resources(wanted),
+        "resources": _resources(wanted) | ({"claims": [_CLAIM]} if wanted.devices else {}),
     }
+    claims = [_CLAIM | {"resourceClaimTemplateName": template_name(container.job)}]
     spec: Object = {
+        "resourceClaims": claims if wanted.devices else [],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -85,9 +97,43 @@ def pod_template(run: Run, defaults: Defaults, container: Container) -> Object:
         "affinity": wanted.affinity,
         "priorityClassName": wanted.priority_class_name,
     }
+    told = {DEVICES_ANNOTATION: json.dumps(wanted.devices, sort_keys=True)}
     return {
-        "metadata": {"labels": labels(run, str(container.role))},
+        "metadata": {
+            "labels": labels(run, str(container.role)),
+            **({"annotations": told} if wanted.devices else {}),
+        },
         "spec": {key: value for key, value in spec.items() if value not in ([], {}, "")},
+    }
+
+
+def template_name(job: str) -> str:
+    """Of what a Job's pods claim their devices by."""
+    return f"{job}-devices"
+
+
+def device_templates(run: Run, version: str) -> list[Object]:
+    """By which each pod is given a claim for its devices. ``version``: of the cluster's API."""
+    return [_device_template(run, job, devices, version) for job, devices in run.devices.items()]
+
+
+def _device_template(run: Run, job: str, devices: Mapping[str, int], version: str) -> Object:
+    role = Role.SERVER if job == run.child("server") else Role.WORKER
+    requests = []
+    for number, (name, count) in enumerate(sorted(devices.items())):
+        exactly = {"deviceClassName": name, "allocationMode": "ExactCount", "count": count}
+        # The first beta has a request's words where the others have its kind.
+        told = exactly if version == "v1beta1" else {"exactly": exactly}
+        requests.append({"name": f"devices-{number}", **told})
+    return {
+        "apiVersion": f"{DEVICES_GROUP}/{version}",
+        "kind": "ResourceClaimTemplate",
+        "metadata": metadata(run, "devices", str(role)) | {"name": template_name(job)},
+        "spec": {
+            # So that whoever counts devices knows whose they are.
+            "metadata": {"labels": labels(run, str(role))},
+            "spec": {"devices": {"requests": requests}},
+        },
     }
 
 

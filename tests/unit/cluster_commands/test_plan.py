@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster_commands import Commands
+from devices import a_claim, a_class, a_gpu, a_slice
 from fake_kubernetes import FakeKubernetes, status
 
 Object = dict[str, Any]
@@ -81,6 +82,35 @@ def test_with_several_clients_on_each_gpu(fedkube: Commands, nodes: str) -> None
     )  # fmt: skip
     found = done.json
     assert (found["workers"], found["clients_per_accelerator"], found["waves"]) == (10, 3, 3)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_devices_that_are_claimed(
+    kubernetes: FakeKubernetes, fedkube: Commands, tmp_path: Path, live: bool
+) -> None:
+    gpus = [a_gpu(number) for number in range(4)]
+    items = [*NODES, a_class(), a_slice("b", gpus), a_slice("c", gpus), a_claim("b", "gpu-3")]
+    path = tmp_path / "devices.yaml"
+    path.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": items}))
+    plurals = {"DeviceClass": "deviceclasses", "ResourceSlice": "resourceslices"}
+    for body in items if live else ():
+        plural = plurals.get(body["kind"], f"{body['kind'].lower()}s")
+        kubernetes.put(plural, json.loads(json.dumps(body)))
+    kubernetes.groups = [{"name": "resource.k8s.io", "versions": [{"version": "v1"}]}]
+    source = [] if live else ["--nodes", str(path)]
+    done = fedkube(
+        "plan", DIGITS, *source, "--gpus", "gpu.nvidia.com=1", "--clients", "64",
+        "--client-seconds", "60", "--format", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = done.json
+    assert (found["workers"], found["accelerators_free"]) == (7, 7)
+    assert found["placement"] == [{"node": "b", "workers": 3}, {"node": "c", "workers": 4}]
+    assert "with no more devices of class gpu.nvidia.com free" in found["why"]
+    assert (
+        "1 more device of class gpu.nvidia.com would cut the round from 10 min to 8 min"
+        in (found["why"])
+    )
 
 
 def test_in_words(fedkube: Commands, nodes: str) -> None:

@@ -137,6 +137,11 @@ def test_accelerators_of_another_name(fedkube, app):
     assert spec["pool"]["pod"]["resources"]["limits"] == {"amd.com/gpu": 1}
 
 
+def test_devices_by_their_class(fedkube, app):
+    spec = spec_of(fedkube, app, "--gpus", "gpu.nvidia.com=2")
+    assert spec["pool"]["pod"] == {"devices": {"gpu.nvidia.com": 2}}
+
+
 def test_as_many_clients_as_fit(fedkube, app):
     spec = spec_of(fedkube, app, "--gpus", "1", "--clients-per-gpu", "auto")
     assert spec["pool"]["clientsPerAccelerator"] == "auto"
