@@ -41,7 +41,8 @@ class Devices:
 
     def join(self, gpu: str, count: int) -> list[Worker]:
         """So many of the GPU's reserve are on it from now on."""
-        joined, self._reserve[gpu] = self._reserve[gpu][:count], self._reserve[gpu][count:]
+        reserve = self._reserve.get(gpu, [])
+        joined, reserve[:count] = reserve[:count], []
         for worker in joined:
             self._join(worker)
         return joined

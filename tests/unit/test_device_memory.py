@@ -94,6 +94,7 @@ def test_those_in_reserve_join_until_memory_runs_out():
     assert devices.left(second)
     assert devices.count(first) == 2
     assert packing.found, "nobody else joins"
+    assert devices.join("0", 1) == []
     assert devices.to_fill == ["1"]
 
 
