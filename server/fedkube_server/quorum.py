@@ -59,6 +59,12 @@ class Quorum:
         with self._lock:
             return not self._closed() if self.enough is not None else self._answers == 0
 
+    @property
+    def none(self) -> bool:
+        """Whether there is no answer at all."""
+        with self._lock:
+            return self._answers == 0
+
     def _surplus(self) -> list[int]:
         if not self._closed():
             return []

@@ -91,6 +91,21 @@ def test_a_deadline_closes_the_round_and_who_is_late_counts_later(run, apps):
     assert ran.result["mean"] == pytest.approx(moved(ran.rounds), rel=1e-5)
 
 
+def test_a_deadline_that_is_too_short_for_everybody(run, apps):
+    """Each round takes what there is first, be it its own or late; none is of nothing."""
+    ran = run(
+        apps / "stragglers",
+        *("--clients", "2", "--workers", "2", "--cohort", "deadline-seconds=0.2 late=fold"),
+        *("-c", "num-server-rounds=5 slow=1 seconds=0.6 slow-seconds=1.5"),
+    )
+    assert ran.code == 0, ran.text
+    assert len(ran.rounds) == 5
+    for each in ran.rounds:
+        phase = each.phases["train"]
+        assert phase.asked - len(phase.failures) + len(phase.stale) >= 1
+    assert ran.result["mean"] == pytest.approx(moved(ran.rounds), rel=1e-5)
+
+
 @pytest.mark.parametrize("step", ["begun", "torn", "written", "synced"])
 def test_a_server_that_is_killed_goes_on_with_what_was_committed(run, apps, monkeypatch, step):
     """Each life is killed at its third entry; the model is what the history of all of them says."""

@@ -79,3 +79,12 @@ def test_a_run_that_has_ended_gives_no_replies_even_if_they_are_there(mailbox, b
 
 def test_an_empty_batch_is_complete(mailbox):
     assert mailbox.wait(Batch(Phase("train"), [], ends_phase=True), None)
+
+
+def test_time_does_not_run_out_before_there_is_anything(mailbox, batch):
+    """Of two outcomes one comes after the time; the other is not waited for then."""
+    came = threading.Event()
+    threading.Timer(0.2, lambda: (mailbox.put(batch, batch.order[0], OUTCOME), came.set())).start()
+    assert not mailbox.wait(batch, 0.05, starved=lambda: batch.open == 2)
+    assert came.is_set()
+    assert batch.open == 1

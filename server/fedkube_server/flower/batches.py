@@ -16,6 +16,9 @@ from fedkube_server.folds import Sent as ArraySent
 from fedkube_server.halt import Halt
 from fedkube_server.quorum import Quorum
 
+# How often somebody who waits for a first outcome, beyond a deadline, looks whether there is one.
+_STARVED_S = 0.05
+
 
 @dataclass(slots=True)
 class Sent:
@@ -83,10 +86,12 @@ class Mailbox:
         batch: Batch,
         timeout_s: float | None,
         more: Callable[[], bool] = lambda: False,
+        starved: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Wait for all of the batch's outcomes; False if time ran out. Raises Halted.
 
-        ``more``: whether something else is still to come, of which ``wake`` tells.
+        ``more``: whether something else is still to come, of which ``wake`` tells. ``starved``:
+        whether nobody could do anything with what there is, so that time cannot run out yet.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
@@ -94,7 +99,9 @@ class Mailbox:
                 self._halt.check()
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    return False
+                    if not starved():
+                        return False
+                    left = _STARVED_S  # nobody tells of each outcome
                 self._changed.wait(left)
             self._halt.check()
             return True

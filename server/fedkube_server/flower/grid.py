@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
@@ -215,7 +216,8 @@ class ExchangeGrid(Grid):
             return []
         batch = self._send(messages)
         limit, reason = _time_limit(timeout, batch.quorum)
-        if not self._mailbox.wait(batch, limit, lambda: self._may_come(batch)):
+        more, starved = partial(self._may_come, batch), partial(self._is_starved, batch)
+        if not self._mailbox.wait(batch, limit, more, starved):
             open_yet = [sent.task for sent in batch.order if sent.outcome is None]
             self._close(batch, open_yet, pb.Failure(code=pb.Failure.WITHDRAWN, reason=reason))
             self._mailbox.wait(batch, None)
@@ -472,6 +474,15 @@ class ExchangeGrid(Grid):
         if self._late is None or batch.folds is None or batch.quorum is None:
             return False
         return batch.quorum.wants and self._late.coming
+
+    def _is_starved(self, batch: Batch) -> bool:
+        """Whether the batch takes late updates, and has none of any kind when its time is up.
+
+        A round of nothing would end the run, though all that is wrong is that clients take longer.
+        """
+        if self._late is None or batch.folds is None or batch.quorum is None:
+            return False
+        return batch.quorum.none
 
     def _came_late(
         self,
