@@ -32,6 +32,8 @@ log = logging.getLogger("fedkube.client")
 _MAX_RESTARTS = 5
 _STABLE_S = 60.0
 _LONGEST_PAUSE_S = 20.0
+# Of their cache, where it is not known yet how many there will be.
+_SHARES = 4
 # When the run is over for one, the others hear of it within this time.
 _FAREWELL_S = 10.0
 # Of containers of a pod, each with the one before it.
@@ -42,14 +44,16 @@ class Memory:
     """How many workers there is memory for, as far as earlier lives of the container have found.
 
     A container is killed as a whole where its own memory runs out, and nobody is told why.
+    ``at_once``: all of them are started now.
     """
 
-    def __init__(self, path: Path, asked: int) -> None:
+    def __init__(self, path: Path, asked: int, at_once: bool = True) -> None:
         self._path = path
         self.count = asked
         with suppress(OSError, ValueError):
             self.count = min(asked, max(1, int(path.read_text())))
-        self.note(self.count - 1)
+        if at_once:
+            self.note(self.count - 1)
 
     def note(self, count: int) -> None:
         """So many are to be started if this life ends without a word."""
@@ -216,14 +220,17 @@ def main() -> None:
     )
     options, rest = parser.parse_known_args()
     logs.to_stderr()
-    memory = Memory(NOTE, options.workers)
+    memory = Memory(NOTE, options.workers, at_once=not options.as_fit)
     if memory.count < options.workers:
         log.warning(
-            "%d workers, of %d: an earlier life of the container had no memory for more",
+            "no more than %d workers, of %d: an earlier life of the container had no memory for "
+            "others",
             memory.count,
             options.workers,
         )
-    cache = ["--cache-bytes", str(options.cache_bytes // memory.count)]
+    # Models that are large do not come in sixteens.
+    shares = min(memory.count, _SHARES) if options.as_fit else memory.count
+    cache = ["--cache-bytes", str(options.cache_bytes // shares)]
     command = [sys.executable, "-m", "fedkube_client", *rest, *cache]
     look = accelerators.read if options.as_fit else None
     sys.exit(asyncio.run(Crew(memory, options.name, command, look).run()))

@@ -174,6 +174,8 @@ class Cluster:
     @property
     def devices_version(self) -> str:
         """Of the API for devices that are claimed; empty where there is none."""
+        if "resource.k8s.io" not in self._groups:
+            self.__dict__.pop("_groups")  # it may be there by now
         there = self._groups.get("resource.k8s.io", ())
         return next((each for each in ("v1", "v1beta2", "v1beta1") if each in there), "")
 

@@ -15,10 +15,8 @@ from fedkube.coordinator.objects import QUEUE_LABEL, Run
 
 # A run's server keeps the spec as an annotation, and 256 KiB of those is the most.
 _MAX_SPEC = 200_000
-# What a run takes note of at any time; a pool's workers besides.
-_CHANGEABLE = (
-    "suspend", "banned", "active_deadline_seconds", "ttl_seconds_after_finished", "sharing",
-)  # fmt: skip
+# What a run takes note of at any time; a pool's workers, and who is banned, besides.
+_CHANGEABLE = ("suspend", "active_deadline_seconds", "ttl_seconds_after_finished", "sharing")
 
 
 def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:
@@ -30,11 +28,15 @@ def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:
     if begun is None:
         return read(body), ""
     before = FederatedRunSpec.model_validate_json(begun, extra="ignore")
+    banned = _banned(body, before)
     try:
         now = read(body).spec
     except ValueError as error:
-        return read({**body, "spec": json.loads(begun)}), str(error)
+        # Whatever else is wrong: who is kept out stays out.
+        spec = before.model_copy(update={"banned": banned})
+        return _run(body["metadata"], spec), str(error)
     changes: dict[str, Any] = {name: getattr(now, name) for name in _CHANGEABLE}
+    changes["banned"] = banned
     if before.pool is not None and now.pool is not None:
         changes["pool"] = before.pool.model_copy(update={"workers": now.pool.workers})
     spec = before.model_copy(update=changes)
@@ -45,6 +47,13 @@ def in_force(body: Mapping[str, Any], begun: str | None) -> tuple[Run, str]:
     ]
     deviation = f"{', '.join(fixed)} cannot be changed in a run that has begun" if fixed else ""
     return _run(body["metadata"], spec), deviation
+
+
+def _banned(body: Mapping[str, Any], begun: FederatedRunSpec) -> list[str]:
+    """Those of the run's sites that its object bans, whatever else it says."""
+    said = (body.get("spec") or {}).get("banned") or []
+    names = {site.name for site in begun.sites}
+    return [name for name in said if name in names] if isinstance(said, list) else begun.banned
 
 
 def read(body: Mapping[str, Any]) -> Run:

@@ -38,8 +38,9 @@ class Wish:
 
 def shares(view: View, wishes: Mapping[Key, Wish], headroom: int) -> dict[Key, Share]:
     """What each run has of the cluster."""
+    asked = {name for wish in wishes.values() for name in wish.shape.requests}
     return share(
-        view.without(wishes.keys()),
+        view.without(wishes.keys(), asked),
         [
             Demand(
                 run=key,

@@ -28,7 +28,7 @@ _FORBIDDEN_S = 60.0
 class Mirror(Generic[T]):
     """What ``keep`` makes of each object, and None where it is of no interest.
 
-    ``namespace``: empty for all.
+    ``namespace``: empty for all. ``optional``: a cluster may not have the kind, and so has none.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class Mirror(Generic[T]):
         kind: str,
         namespace: str,
         keep: Callable[[Object], T | None],
+        optional: bool = False,
     ) -> None:
+        self._optional = optional
         self._cluster = cluster
         self._kind = kind
         self._namespace = namespace
@@ -79,19 +81,22 @@ class Mirror(Generic[T]):
                         log.warning("objects %s may not be listed, or not watched", self._kind)
                     self.forbidden = True
                     self._replace(None)
-                elif error.status == 404:  # a kind that this cluster does not have
+                elif error.status == 404 and self._optional:
                     pause = _FORBIDDEN_S
                     self._replace({})
                 elif error.status != 410:  # a version that is too old: the list is new anyway
                     log.warning("watching %s: %s %s", self._kind, error.status, error.reason)
             except (HTTPError, OSError, ValueError) as error:
                 log.warning("watching %s: %s", self._kind, error)
+            except Exception:
+                # Without this thread, whoever looks would see the same for ever.
+                log.exception("watching %s", self._kind)
             self._stopped.wait(pause)
 
     def _list_and_watch(self) -> None:
         found, version = self._cluster.listing(self._kind, self._namespace)
         self.forbidden = False
-        kept = {_name(body): self._keep(body) for body in found}
+        kept = {_name(body): self._understood(body) for body in found}
         self._replace({name: each for name, each in kept.items() if each is not None})
         while not self._stopped.is_set():
             for event, body in self._cluster.watch(self._kind, self._namespace, version):
@@ -101,6 +106,14 @@ class Mirror(Generic[T]):
                 if event != "BOOKMARK":
                     self._take(body, gone=event == "DELETED")
 
+    def _understood(self, body: Object) -> T | None:
+        """What is kept of an object; one that nobody would write hides no others."""
+        try:
+            return self._keep(body)
+        except Exception:
+            log.exception("%s %s is passed over", self._kind, _name(body))
+            return None
+
     def _replace(self, kept: dict[str, T] | None) -> None:
         with self._lock:
             same, self._kept = self._kept == kept, kept
@@ -108,7 +121,7 @@ class Mirror(Generic[T]):
             self._changed()
 
     def _take(self, body: Object, *, gone: bool) -> None:
-        name, new = _name(body), None if gone else self._keep(body)
+        name, new = _name(body), None if gone else self._understood(body)
         with self._lock:
             assert self._kept is not None, "a watch follows upon a list"
             old = self._kept.pop(name, None)

@@ -173,7 +173,7 @@ def _say_who_is_banned(run: Run, status: FederatedRunStatus, seen: Seen, now: da
     wanted = run.spec.banned
     if not wanted and not any(each.type == "Banned" for each in status.conditions):
         return
-    if set(seen.progress.banned) != set(wanted):
+    if seen.progress.banned is None or set(seen.progress.banned) != set(wanted):
         message = f"the server is being told that it is to leave out {_named(wanted) or 'nobody'}"
         _say(status, "Banned", False, BEING_TOLD, message, now)
     elif wanted:

@@ -35,6 +35,7 @@ class Follower:
         self._due = False
         self._banned: Sequence[str] = ()
         self._may_differ = asyncio.Event()
+        self._trouble = ""
         self._task = asyncio.create_task(self._follow())
 
     def stop(self) -> None:
@@ -64,10 +65,14 @@ class Follower:
         while True:
             await self._may_differ.wait()
             self._may_differ.clear()
-            if set(self.progress.banned) == set(self._banned):
-                continue
-            if trouble := await control.ban(self._banned, _BAN_S):
+            told = self.progress.banned
+            if set(told or ()) == set(self._banned):
+                continue  # or it has said nothing yet, and there is nothing to tell it
+            trouble = await control.ban(self._banned, _BAN_S)
+            if trouble and trouble != self._trouble:
                 log.warning("%s could not be told who is banned: %s", self._address, trouble)
+            self._trouble = trouble
+            if trouble:
                 await asyncio.sleep(_RECONNECT_S)
                 self._may_differ.set()
 

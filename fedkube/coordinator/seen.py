@@ -17,6 +17,7 @@ class Progress:
     """What the aggregation server says of itself.
 
     ``unanswered``: calls of the round that are not over; None: no phase of a round goes on.
+    ``banned``: None: it has not said who is.
     """
 
     round: int = 0
@@ -27,7 +28,7 @@ class Progress:
     eta_s: float = -1.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     absent: Sequence[str] = ()
-    banned: Sequence[str] = ()
+    banned: Sequence[str] | None = None
     unanswered: int | None = None
 
 

@@ -44,20 +44,23 @@ class View:
     limits: Mapping[str, Sequence[Object]]
     claims: Claims[Key] | None = field(default_factory=Claims)
 
-    def without(self, runs: Collection[Key]) -> list[Node]:
-        """The nodes with what all pods leave but the workers of these runs."""
+    def without(self, runs: Collection[Key], resources: Collection[str] = ()) -> list[Node]:
+        """The nodes with what all pods leave but the workers of these runs.
+
+        ``resources``: that are asked for; of devices by claims, others are not looked for.
+        """
         taken: dict[str, Counter[str]] = {}
         for pod in self.pods:
             if pod.node and pod.run not in runs:
                 taken.setdefault(pod.node, Counter()).update(pod.amounts)
         left = [node.less(taken.get(node.name, {})) for node in self.nodes]
-        return left if self.claims is None else self.claims.on(left, runs)
+        return left if self.claims is None else self.claims.on(left, resources, runs)
 
     def hides(self, resources: Collection[str]) -> bool:
         """Whether nobody can say how many devices of these are free."""
         if not any(class_in(name) for name in resources):
             return False
-        return self.claims is None or not self.claims.obscure.isdisjoint(resources)
+        return self.claims is None or bool(self.claims.obscure(resources))
 
     def held(self, run: Key) -> Counter[str]:
         """The run's workers by node."""
@@ -85,9 +88,9 @@ class Supply:
             space: Mirror(cluster, "ResourceQuota", space, _said) for space in namespaces
         }
         self._limits = {space: Mirror(cluster, "LimitRange", space, _said) for space in namespaces}
-        self._classes = Mirror(cluster, "DeviceClass", "", devices.class_of)
-        self._slices = Mirror(cluster, "ResourceSlice", "", devices.slice_of)
-        self._claims = Mirror(cluster, "ResourceClaim", "", claimed)
+        self._classes = Mirror(cluster, "DeviceClass", "", devices.class_of, optional=True)
+        self._slices = Mirror(cluster, "ResourceSlice", "", devices.slice_of, optional=True)
+        self._claims = Mirror(cluster, "ResourceClaim", "", claimed, optional=True)
 
     def start(self, changed: Callable[[], object]) -> None:
         """Begin to follow. ``changed``: called, on other threads, when something is another."""
@@ -106,19 +109,20 @@ class Supply:
     def view(self) -> View | None:
         """What is there now; None as long as it is not known."""
         nodes, pods = self._nodes.now(), self._pods.now()
+        slices, classes, taken = self._slices.now(), self._classes.now(), self._claims.now()
+        hidden = any(each.forbidden for each in (self._slices, self._classes, self._claims))
         if nodes is None or pods is None:
+            return None
+        claims = None
+        if slices is not None and classes is not None and taken is not None:
+            claims = Claims(slices, classes, taken)
+        elif not hidden:
             return None
         quotas, limits = (
             {space: mirror.now() or () for space, mirror in each.items()}
             for each in (self._quotas, self._limits)
         )
-        return View(nodes, pods, quotas, limits, self._devices())
-
-    def _devices(self) -> Claims[Key] | None:
-        slices, classes, claimed = (self._slices.now(), self._classes.now(), self._claims.now())
-        if slices is None or classes is None or claimed is None:
-            return None
-        return Claims(slices, classes, claimed)
+        return View(nodes, pods, quotas, limits, claims)
 
 
 def taking(pod: Object) -> Taking | None:

@@ -107,7 +107,7 @@ class Launcher:
         control = ControlClient(address, self._credentials(Role.OPERATOR))
         async with _background() as background:
             background.append(asyncio.create_task(self._watch(control)))
-            await self._keep_all(address, background)
+            self._keep_all(address, background)
             stopped = asyncio.create_task(self._stop.wait())
             ended = asyncio.create_task(self._keep_server(port))
             background += [stopped, ended]
@@ -240,13 +240,9 @@ class Launcher:
 
     # ------------------------------------------------------------- relays and workers
 
-    async def _keep_all(self, address: str, background: list[asyncio.Task[Any]]) -> None:
+    def _keep_all(self, address: str, background: list[asyncio.Task[Any]]) -> None:
         """Keep relays and workers running, and see when that is hopeless."""
         loop = asyncio.get_running_loop()
-        # Before anybody is on them.
-        empty = await asyncio.gather(
-            *(asyncio.to_thread(accelerators.read, gpu) for gpu in self._devices.to_fill)
-        )
         # Where workers connect to: known at once, or when a relay has a port.
         above = [loop.create_future() for _ in range(max(1, self._relays))]
         relays: list[asyncio.Task[bool]] = []
@@ -260,30 +256,27 @@ class Launcher:
         workers: list[asyncio.Task[bool]] = []
 
         def employ(more: Sequence[Worker]) -> None:
+            if more and not workers:
+                background.append(asyncio.create_task(self._see_hopeless("worker", workers)))
             for worker in more:
                 place = above[worker.index % len(above)]
                 workers.append(asyncio.create_task(self._keep_worker(worker, place)))
                 background.append(workers[-1])
 
-        employ(self._plan.workers)
+        to_fill = self._devices.to_fill
+        first = {worker.gpu: worker for worker in self._plan.workers if worker.gpu in to_fill}
+        employ([each for each in self._plan.workers if each not in first.values()])
         background += relays
-        background += [
-            asyncio.create_task(self._see_hopeless(what, keepers))
-            for what, keepers in (("relay", relays), ("worker", workers))
-            if keepers
-        ]
-        background += [
-            asyncio.create_task(self._fill(gpu, reading, employ))
-            for gpu, reading in zip(self._devices.to_fill, empty, strict=True)
-        ]
+        if relays:
+            background.append(asyncio.create_task(self._see_hopeless("relay", relays)))
+        background += [asyncio.create_task(self._fill(gpu, first[gpu], employ)) for gpu in to_fill]
 
     async def _fill(
-        self,
-        gpu: str,
-        empty: accelerators.Reading | None,
-        employ: Callable[[Sequence[Worker]], None],
+        self, gpu: str, first: Worker, employ: Callable[[Sequence[Worker]], None]
     ) -> None:
-        """Have more workers on a GPU as long as it has memory for them."""
+        """Have a worker on a GPU, and more of them as long as it has memory for them."""
+        empty = await asyncio.to_thread(accelerators.read, gpu)
+        employ([first])
         if empty is None:
             self._devices.no_more(gpu)
             self._log.write(
@@ -298,6 +291,8 @@ class Launcher:
             reading = await asyncio.to_thread(accelerators.read, gpu)
             if reading is None:
                 continue
+            if self._over:
+                return
             if more := self._devices.join(gpu, packing.look(loop.time(), reading)):
                 self._log.write(
                     "fedkube",
@@ -429,8 +424,9 @@ class Launcher:
         }
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-            # As nvidia-smi numbers them.
-            environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            if "CUDA_VISIBLE_DEVICES" not in os.environ:
+                # Where nobody has said which: as nvidia-smi numbers them.
+                environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         return environment
 
     # ------------------------------------------------------------- the end

@@ -56,11 +56,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class DeviceClass:
-    """Devices of which all expressions hold. ``resource``: another name of theirs, if any."""
+    """Devices of which all expressions hold."""
 
     name: str
     expressions: tuple[str, ...]
-    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,17 @@ class Claims(Generic[Key]):
     classes: Sequence[DeviceClass] = ()
     claimed: Sequence[Claimed[Key]] = ()
 
-    def on(self, nodes: Iterable[Node], runs: Collection[Key] = ()) -> list[Node]:
-        """The nodes with the devices that they have free, but for what these runs have claimed."""
+    def on(
+        self, nodes: Iterable[Node], resources: Collection[str], runs: Collection[Key] = ()
+    ) -> list[Node]:
+        """The nodes with the devices of these classes that they have free.
+
+        ``resources``: the classes', as ``of_class`` calls them. ``runs``: whose own claims do not
+        count.
+        """
+        classes = [each for each in self.classes if of_class(each.name) in resources]
+        if not classes:
+            return list(nodes)
         taken = {
             each
             for claim in self.claimed
@@ -89,53 +97,52 @@ class Claims(Generic[Key]):
         }
         free: dict[str, Counter[str]] = defaultdict(Counter)
         for there in _newest(self.slices):
-            for name, count in self._free(there, taken).items():
-                free[there[0].node][name] += count
+            free[there[0].node].update(_free(there, classes, taken))
         return [node.more(free.get(node.name, {})) for node in nodes]
 
-    @property
-    def obscure(self) -> frozenset[str]:
-        """Classes of which nobody here can say which devices they select, as resources."""
+    def obscure(self, resources: Collection[str]) -> list[str]:
+        """Classes of these of which nobody here can say which devices they select."""
         devices = [device for each in self.slices for device in each.devices]
-        return frozenset(
-            of_class(each.name)
+        return [
+            each.name
             for each in self.classes
-            if any(selects(each, device) is None for device in devices)
-        )
+            if of_class(each.name) in resources
+            and any(selects(each, device) is None for device in devices)
+        ]
 
-    def _free(self, slices: Sequence[Slice], taken: Collection[DeviceId]) -> Counter[str]:
-        """Of a pool, by resource."""
-        devices = sorted(
-            (each for part in slices for each in part.devices), key=lambda each: each.id
-        )
-        counters = Counter({name: amount for part in slices for name, amount in part.counters})
+
+def _free(
+    slices: Sequence[Slice], classes: Sequence[DeviceClass], taken: Collection[DeviceId]
+) -> Counter[str]:
+    """Of a pool, by resource."""
+    devices = sorted((each for part in slices for each in part.devices), key=lambda each: each.id)
+    counters = Counter({name: amount for part in slices for name, amount in part.counters})
+    for device in devices:
+        if device.id in taken:
+            counters.subtract(dict(device.consumes))
+    found: Counter[str] = Counter()
+    for each in classes:
+        left = counters.copy()
         for device in devices:
-            if device.id in taken:
-                counters.subtract(dict(device.consumes))
-        found: Counter[str] = Counter()
-        for each in self.classes:
-            left = counters.copy()
-            count = 0
-            for device in devices:
-                if device.kept or device.id in taken or not selects(each, device):
-                    continue
-                if all(left[name] >= amount for name, amount in device.consumes):
-                    left.subtract(dict(device.consumes))
-                    count += 1
-            found[of_class(each.name)] += count
-            if each.resource:
-                found[each.resource] += count
-        return found
+            if device.kept or device.id in taken or not selects(each, device):
+                continue
+            if all(left[name] >= amount for name, amount in device.consumes):
+                left.subtract(dict(device.consumes))
+                found[of_class(each.name)] += 1
+    return found
 
 
 def _newest(slices: Iterable[Slice]) -> Iterable[list[Slice]]:
-    """The slices of each node's pools, as their drivers have written them last."""
+    """The slices of each pool on each node, as the pool's driver has written them last."""
+    slices = list(slices)
+    newest: Counter[tuple[str, str]] = Counter()
+    for each in slices:
+        newest[each.driver, each.pool] = max(newest[each.driver, each.pool], each.generation)
     pools: dict[tuple[str, str, str], list[Slice]] = defaultdict(list)
     for each in slices:
-        pools[each.driver, each.pool, each.node].append(each)
-    for parts in pools.values():
-        newest = max(part.generation for part in parts)
-        yield [part for part in parts if part.generation == newest]
+        if each.generation == newest[each.driver, each.pool]:
+            pools[each.driver, each.pool, each.node].append(each)
+    return pools.values()
 
 
 # ----------------------------------------------------------------- objects
@@ -165,18 +172,19 @@ def slice_of(body: Object) -> Slice | None:
 def _device(driver: str, pool: str, body: Object) -> Device:
     # v1beta1 has a level more.
     told = body.get("basic") or body
+    shared = bool(told.get("allowMultipleAllocations"))
     kept = any(each.get("effect") in _KEEPS_AWAY for each in told.get("taints") or [])
     facts = {
         "driver": driver,
         "attributes": _by_domain(driver, told.get("attributes") or {}, _attribute),
         "capacity": _by_domain(driver, told.get("capacity") or {}, _capacity),
+        "allowMultipleAllocations": shared,
     }
     consumes = tuple(
         ((each["counterSet"], name), quantity(amount["value"], ""))
         for each in told.get("consumesCounters") or []
         for name, amount in each["counters"].items()
     )
-    shared = bool(told.get("allowMultipleAllocations"))
     told_as = json.dumps(facts, sort_keys=True)
     return Device((driver, pool, body["name"]), told_as, consumes, kept or shared)
 
@@ -211,7 +219,6 @@ def class_of(body: Object) -> DeviceClass:
         body["metadata"]["name"],
         # A selector of another kind than there is today cannot be told from none.
         tuple(each or "" for each in expressions),
-        spec.get("extendedResourceName") or "",
     )
 
 

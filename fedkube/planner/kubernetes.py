@@ -98,7 +98,7 @@ def claimed(pod: Object) -> Amounts:
     try:
         told = json.loads(annotations.get(DEVICES_ANNOTATION) or "{}")
         return {of_class(str(name)): int(count) for name, count in told.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return {}  # somebody else's words
 
 

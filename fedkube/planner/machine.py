@@ -89,7 +89,9 @@ def plan(
             f"{_n(first, 'worker')}: one for each GPU, and as many more as there turns out to be "
             f"memory for, {count} at most"
         )
-    cache = min(MAX_CACHE_BYTES, max(MIN_CACHE_BYTES, machine.memory_bytes // (8 * count)))
+    # Models that are large do not come in sixteens.
+    shares = min(count, 4 * first) if per_gpu == AUTO else count
+    cache = min(MAX_CACHE_BYTES, max(MIN_CACHE_BYTES, machine.memory_bytes // (8 * shares)))
     made = tuple(
         Worker(i, threads, gpus[i % len(gpus)] if gpus else None, cache) for i in range(count)
     )

@@ -76,7 +76,9 @@ class Packing:
         self._each = max(self._each, taken)
         if self.found or at < self._settled_at or not shown or self._is_busy():
             return 0
-        room = reading.total_bytes * (1 - SPARE) - self._peak
+        # Those that have not shown it yet take as much as the others.
+        used = max(self._peak, self.empty_bytes + self._each * self._there)
+        room = reading.total_bytes * (1 - SPARE) - used
         more = min(int(room // self._each), self._there, self.most - self._there)
         if more > 0:
             self._there += more

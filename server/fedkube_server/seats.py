@@ -76,11 +76,12 @@ class Seats:
     def wait(self) -> list[int]:
         """The sites that are connected, as soon as there are enough. Raises Halted."""
         with self._changed:
-            while len(self._there) < self._awaited():
+            # Who has just been banned may still be connected for a moment.
+            while len(there := self._there - self._banned) < self._awaited():
                 self._halt.check()
                 self._changed.wait()
             self._halt.check()
-            return sorted(self._there)
+            return sorted(there)
 
     @property
     def banned(self) -> list[str]:

@@ -90,3 +90,17 @@ def test_those_that_have_nothing_to_do_are_not_counted_as_small(total, each):
     device = Device(total, 0, each, 0.0, busy=0.1)
     device.reading = lambda at: Reading(each * MIB, total * MIB, 0.1)
     assert device.fill(packing, 300) == [1, 2]
+
+
+def test_one_that_is_slow_to_load_is_counted_as_the_others():
+    """40 GB, 8 GB each, and of four workers one shows nothing: there is no room for a fifth."""
+    packing = Packing(16, 0)
+    device = Device(40_000, 0, 8_000, 0.0, busy=0.1)
+    usual = device.reading
+
+    def reading(at: float) -> Reading:
+        told = usual(at)
+        return Reading(min(told.used_bytes, 24_000 * MIB), told.total_bytes, told.busy)
+
+    device.reading = reading
+    assert device.fill(packing, 300) == [1, 2, 4]

@@ -238,7 +238,10 @@ def test_the_pod_of_a_site_that_is_banned_goes_and_comes_back_when_the_ban_is_li
     again = decide(lifted, heard.status, seen, True, NOW)
     assert again.scale == {"digits-site-south": 1}
     assert said(again.status, "Banned")[:2] == ("False", "BeingTold")
-    seen = Seen(server, jobs, pods=[READY], progress=Progress(1, 3, 2))
+    silent = Seen(server, jobs, pods=[READY], progress=Progress(1, 3, 2))
+    unheard = decide(lifted, again.status, silent, True, NOW).status
+    assert said(unheard, "Banned")[:2] == ("False", "BeingTold"), "it has not said who is banned"
+    seen = Seen(server, jobs, pods=[READY], progress=Progress(1, 3, 2, banned=()))
     everybody = decide(lifted, again.status, seen, True, NOW).status
     assert said(everybody, "Banned")[:2] == ("False", "NobodyBanned")
 

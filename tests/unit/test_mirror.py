@@ -128,3 +128,20 @@ def test_without_the_right_to_see_nothing_is_known(
     refused.clear()
     until(lambda: pods.now() == [])
     assert not pods.forbidden
+
+
+def test_an_object_that_nobody_would_write_hides_no_others(
+    api: FakeKubernetes, follow: Callable[..., Mirror[Any]]
+) -> None:
+    def keep(body: Object) -> str:
+        if body["metadata"]["labels"]:
+            raise RecursionError("odd")
+        return name(body)
+
+    api.put("pods", pod("odd", a="b"))
+    api.put("pods", pod("usual"))
+    found = follow(keep)
+    until(lambda: found.now() == ["usual"])
+    api.put("pods", pod("odder", a="b"))
+    api.put("pods", pod("later"))
+    until(lambda: sorted(found.now() or []) == ["later", "usual"])

@@ -58,6 +58,21 @@ def test_an_unfinished_life_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     assert (folder.read_history(), folder.checkpoints()) == ([], [])
 
 
+@pytest.mark.parametrize("banned", [["north"], []])
+def test_who_was_banned_in_an_unfinished_life_is_in_the_next(
+    tmp_path: Path, banned: list[str]
+) -> None:
+    """The orders say what was so when the run was made."""
+    told = json.loads(orders(str(EXAMPLES / "digits")))
+    told["banned"] = ["south"]
+    written = json.dumps(told).encode()
+    record = pod.begin(tmp_path / "run", written)
+    assert record.banned == ["south"]
+    record.state, record.banned = RunState.RUNNING, banned
+    RunFolder(tmp_path / "run").write_record(record)
+    assert pod.begin(tmp_path / "run", written).banned == banned
+
+
 def test_an_unfinished_life_with_a_journal_is_gone_on_with(tmp_path: Path) -> None:
     written = orders(str(EXAMPLES / "digits"))
     record = pod.begin(tmp_path / "run", written)

@@ -63,6 +63,15 @@ def test_a_ban_ends_a_wait():
     assert seats.wait() == [0, 2]
 
 
+def test_who_is_banned_and_still_connected_is_not_there():
+    """Its session ends a moment after that."""
+    seats = Seats(("a", "b", "c"), None, Halt())
+    seats.seated({0, 1})
+    threading.Timer(0.05, seats.ban, [["b"]]).start()
+    threading.Timer(0.2, seats.seated, [{0, 2}]).start()
+    assert seats.wait() == [0, 2]
+
+
 def test_who_is_banned_serves_nobody_until_that_is_lifted():
     seats = Seats(("a", "b", "c"), None, Halt())
     seats.ban(["b"])

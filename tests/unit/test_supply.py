@@ -62,7 +62,7 @@ def follow() -> Supply:
 
 
 def free(view: View) -> int:
-    (node,) = view.without(())
+    (node,) = view.without((), {GPUS})
     return node.free.get(GPUS, 0)
 
 
@@ -72,7 +72,7 @@ def test_devices_come_and_go_and_are_claimed(api: FakeKubernetes) -> None:
     assert api.asked("GET", "/apis/resource.k8s.io/v1beta2/resourceslices")
     api.put("resourceclaims", a_claim("a", "gpu-1", run="r"))
     view = seen(supply, lambda view: free(view) == 3)
-    (node,) = view.without({("ml", "r")})
+    (node,) = view.without({("ml", "r")}, {GPUS})
     assert node.free[GPUS] == 4, "its own"
     api.put("resourceslices", a_slice("a", [a_gpu(1)], generation=2))
     seen(supply, lambda view: free(view) == 0)
@@ -96,3 +96,18 @@ def test_who_may_not_see_them_knows_of_none(api: FakeKubernetes) -> None:
     view = seen(follow(), lambda _: True)
     assert view.hides({GPUS})
     assert not view.hides({"nvidia.com/gpu"})
+
+
+def test_what_is_not_listed_yet_is_not_hidden(api: FakeKubernetes) -> None:
+    """Whoever waits keeps what it has: there may be some."""
+    away = [True]
+
+    def refuse(_: str, path: str) -> Any:
+        return (503, status(503, "away")) if away and "resourceslices" in path else None
+
+    api.refusals.append(refuse)
+    supply = follow()
+    changed.wait(0.5)
+    assert supply.view() is None
+    away.clear()
+    assert free(seen(supply, lambda view: free(view) > 0)) == 4

@@ -175,10 +175,10 @@ class FederatedRunSpec(Declared):
         return self.pool.clients if self.pool else len(self.sites)
 
     @property
-    def wants_accelerators(self) -> bool:
-        """Whether its workers ask for any."""
+    def device_classes(self) -> set[str]:
+        """Of the devices that its workers claim."""
         pods = [site.pod for site in self.sites] + ([self.pool.pod] if self.pool else [])
-        return any(pod.accelerators for pod in pods)
+        return {name for pod in pods for name in pod.devices}
 
     @model_validator(mode="after")
     def _has_one_kind_of_clients(self) -> FederatedRunSpec:

@@ -50,23 +50,31 @@ def ban(
     with connect(namespace, context) as (cluster, space):
         for _ in range(_TRIES):
             found = runs.get(cluster, space, run)
-            if cluster.swap("FederatedRun", space, run, found, _banned(run, found, sites, lift)):
+            wanted = _banned(run, found, sites, lift)
+            if cluster.swap("FederatedRun", space, run, found, {"spec": {"banned": wanted}}):
                 break
         else:
             raise Environment(f"run {run!r} is being changed by others: try again")
         named = ", ".join(dict.fromkeys(sites))
         done = f"may take part in run {run} again" if lift else f"banned from run {run}"
-        if not runs.status(found).started_at:
+        now = runs.get(cluster, space, run)
+        if wanted and not (now.get("spec") or {}).get("banned"):
+            raise Environment(
+                "the cluster's definition of FederatedRun knows of no bans, and dropped this one",
+                hint="apply the newer one (docs/upgrade.md); `fedkube stop` takes all workers away",
+            )
+        if not runs.status(now).started_at:
             note(f"{named}: {done}, which has not begun")
             return
         deadline = time.monotonic() + _HEARS_S
-        while not _in_force(runs.get(cluster, space, run)):
+        while not _in_force(now):
             if time.monotonic() > deadline:
                 raise Environment(
                     f"{named}: {done}, and its server has not heard of it in {_HEARS_S:g} s",
                     hint=f"it is told until it has; see `fedkube get {run}`",
                 )
             time.sleep(_LOOK_S)
+            now = runs.get(cluster, space, run)
     note(f"{named}: {done}, and its server knows")
 
 
@@ -75,13 +83,16 @@ def _in_force(found: dict[str, Any]) -> bool:
     status = runs.status(found)
     if status.state.final:
         return True
-    return status.observed_generation >= found["metadata"]["generation"] and not any(
-        each.type == "Banned" and each.reason == BEING_TOLD for each in status.conditions
-    )
+    if status.observed_generation < found["metadata"]["generation"]:
+        return False
+    told = next((each for each in status.conditions if each.type == "Banned"), None)
+    if (found.get("spec") or {}).get("banned"):
+        return told is not None and told.status == "True"
+    return told is None or told.reason != BEING_TOLD
 
 
-def _banned(run: str, found: dict[str, Any], sites: Sequence[str], lift: bool) -> dict[str, Any]:
-    """What is to change in a run's object."""
+def _banned(run: str, found: dict[str, Any], sites: Sequence[str], lift: bool) -> list[str]:
+    """Who is to be banned then."""
     state = runs.status(found).state
     if state.final:
         raise Usage(f"run {run!r} is {state}, and nobody takes part in it any more")
@@ -94,7 +105,7 @@ def _banned(run: str, found: dict[str, Any], sites: Sequence[str], lift: bool) -
             raise Usage(f"run {run!r} has no site {site!r}", hint=f"it has: {', '.join(there)}")
     before = set(spec.get("banned") or [])
     after = before - set(sites) if lift else before | set(sites)
-    return {"spec": {"banned": [site for site in there if site in after]}}
+    return [site for site in there if site in after]
 
 
 def delete(run: Name, namespace: Namespace = None, context: Context = None) -> None:

@@ -18,9 +18,10 @@ from fedkube.app import project
 from fedkube.cli.cluster import building, manifests
 from fedkube.cli.cluster.building import Wishes
 from fedkube.cli.cluster.connection import connect
-from fedkube.cli.cluster.options import Context, Format, Namespace, Output, print_json
+from fedkube.cli.cluster.options import Context, Format, Namespace, Output, note, print_json
 from fedkube.cli.cluster.submit import is_file
 from fedkube.cli.words import bytes_in_words, counted, per_gpu, seconds_in_words
+from fedkube.core.accelerators import of_class
 from fedkube.core.cohort import share as part_of
 from fedkube.core.errors import FedKubeError, Usage
 from fedkube.planner import devices, kubernetes, rounds
@@ -136,15 +137,15 @@ def plan(
         model_bytes=known_bytes if model_bytes is None else model_bytes,
     )
     if nodes:
-        there, limit, ranges = _supply(manifests.documents(nodes), nodes, namespace)
+        there, limit, ranges = _supply(manifests.documents(nodes), nodes, namespace, spec)
     else:
         with connect(namespace, context) as (cluster, space):
             pods = cluster.everywhere("Pod")
             found = [kubernetes.node_of(each) for each in cluster.everywhere("Node")]
             there = kubernetes.without_pods(found, pods)
-            if spec.wants_accelerators and cluster.devices_version:
-                claims = _claims({kind: cluster.everywhere(kind) for kind in _OF_DEVICES})
-                there = claims.on(there)
+            if spec.device_classes and cluster.devices_version:
+                by_kind = {kind: cluster.everywhere(kind) for kind in _OF_DEVICES}
+                there = _with_devices(there, spec, by_kind)
             limit = kubernetes.quota_left(cluster.list("ResourceQuota", space))
             ranges = cluster.list("LimitRange", space)
     made = rounds.plan(work, _place(name, spec, there, limit, ranges))
@@ -233,7 +234,7 @@ def _history(name: str) -> tuple[float | None, int | None]:
 
 
 def _supply(
-    bodies: list[Any], where: str, namespace: str | None
+    bodies: list[Any], where: str, namespace: str | None, spec: FederatedRunSpec
 ) -> tuple[list[Node], Amounts | None, list[Object]]:
     """The nodes of a file, with what is free; what the namespace's quotas leave; its limits."""
     by_kind: dict[str, list[Object]] = {}
@@ -249,7 +250,7 @@ def _supply(
         there = kubernetes.without_pods(
             [kubernetes.node_of(each) for each in by_kind["Node"]], by_kind.get("Pod", [])
         )
-        there = _claims(by_kind).on(there)
+        there = _with_devices(there, spec, by_kind)
         quotas, ranges = (
             [
                 each
@@ -263,14 +264,20 @@ def _supply(
         raise Usage(f"{where} has an object that no cluster has written: {error}") from None
 
 
-def _claims(by_kind: Mapping[str, Sequence[Object]]) -> Claims[str]:
-    """Devices of a cluster that it gives out by claims."""
+def _with_devices(
+    there: list[Node], spec: FederatedRunSpec, by_kind: Mapping[str, Sequence[Object]]
+) -> list[Node]:
+    """The nodes with the devices that the cluster gives out by claims, of the classes asked for."""
     slices = [devices.slice_of(each) for each in by_kind.get("ResourceSlice", ())]
-    return Claims(
+    claims: Claims[str] = Claims(
         [each for each in slices if each is not None],
         [devices.class_of(each) for each in by_kind.get("DeviceClass", ())],
         [Claimed(devices.devices_of(each)) for each in by_kind.get("ResourceClaim", ())],
     )
+    asked = [of_class(name) for name in spec.device_classes]
+    for name in claims.obscure(asked):
+        note(f"which devices are of class {name} is not understood here: none of them are counted")
+    return claims.on(there, asked)
 
 
 def _place(

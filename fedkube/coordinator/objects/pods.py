@@ -17,7 +17,7 @@ from fedkube.coordinator.objects.base import (
     labels,
     metadata,
 )
-from fedkube.core.accelerators import DEVICES_ANNOTATION
+from fedkube.core.accelerators import DEVICES_ANNOTATION, class_in
 from fedkube.wire.identity import Role
 
 _BUNDLE = "/etc/fedkube/bundle"
@@ -175,7 +175,9 @@ def _shared(run: Run, defaults: Defaults, wanted: PodOverrides) -> Object:
 def _of_accelerators(wanted: PodOverrides) -> list[Object]:
     """Nodes with accelerators are often kept for who asks for them, by a taint of that name."""
     return [
-        {"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in wanted.accelerators
+        {"key": name, "operator": "Exists", "effect": "NoSchedule"}
+        for name in wanted.accelerators
+        if not class_in(name)
     ]
 
 

@@ -30,6 +30,7 @@ _LAST_WORDS = 4096
 def begin(folder: Path, orders: bytes) -> RunRecord:
     """The run's record in its folder: as it ended, or fresh."""
     there = RunFolder(folder)
+    banned: list[str] | None = None
     if (folder / "run.json").exists():
         record = there.read_record()
         if record.state.final:
@@ -40,10 +41,12 @@ def begin(folder: Path, orders: bytes) -> RunRecord:
             record.state = move(record.state, RunEvent.RESUMED)
             there.write_record(record)
             return record
-        # It was given up. Nothing of an unfinished life may pass for this one's.
+        # It was given up. Nothing of an unfinished life may pass for this one's, but who is banned.
+        banned = record.banned
         for path in (folder / "run.json", *folder.glob("history.*"), *there.checkpoints()):
             path.unlink(missing_ok=True)
     record = RunRecord.model_validate_json(orders, by_name=True)
+    record.banned = record.banned if banned is None else banned
     there = RunFolder.create(folder)
     try:
         app = project.read(record.spec.app)

@@ -22,6 +22,23 @@ def the_run(kubernetes):
     return run
 
 
+def coordinate(kubernetes):
+    """Have the change told by the condition, as by a coordinator, when it is looked at again."""
+    changed = []
+
+    def look(method, path):
+        if method == "PATCH":
+            changed.append(path)
+        elif changed and method == "GET":
+            banned = the_run(kubernetes)["spec"].get("banned")
+            told = ("True", "SitesBanned") if banned else ("False", "NobodyBanned")
+            status = the_run(kubernetes)["status"]
+            status["conditions"] = [condition("Banned", *told, "")]
+            kubernetes.change("federatedruns", "digits", status=status)
+
+    kubernetes.refusals.append(look)
+
+
 @pytest.mark.parametrize(
     ("before", "words", "after"),
     [
@@ -32,6 +49,7 @@ def the_run(kubernetes):
     ],
 )
 def test_a_site_is_banned_and_may_take_part_again(kubernetes, fedkube, before, words, after):
+    coordinate(kubernetes)
     kubernetes.put("federatedruns", of_sites(*before, observedGeneration=1))
     done = fedkube("ban", "digits", *words)
     assert done.code == 0, done.err
@@ -50,12 +68,13 @@ def test_of_a_run_that_has_not_begun_no_server_need_hear_of_it(kubernetes, fedku
     "said",
     [
         {"observedGeneration": 0},
+        {"observedGeneration": 1},
         {
             "observedGeneration": 1,
             "conditions": [condition("Banned", "False", "BeingTold", "the server is being told")],
         },
     ],
-    ids=["no coordinator", "no server"],
+    ids=["no coordinator", "an older coordinator", "no server"],
 )
 def test_a_server_that_does_not_hear_of_it(kubernetes, fedkube, said, monkeypatch):
     monkeypatch.setattr(lifecycle, "_HEARS_S", 0.0)
@@ -85,6 +104,7 @@ def test_what_cannot_be_banned(kubernetes, fedkube, run, words):
 
 def test_what_others_ban_meanwhile_stays_banned(kubernetes, fedkube):
     """The object is read, and another changes it before it is written."""
+    coordinate(kubernetes)
     kubernetes.put("federatedruns", of_sites(observedGeneration=1))
     others = ["north"]
 
@@ -107,3 +127,17 @@ def test_a_run_that_others_change_all_the_time(kubernetes, fedkube):
     kubernetes.refusals.append(refuse)
     done = fedkube("ban", "digits", "east")
     assert (done.code, "is being changed by others" in done.err) == (5, True)
+
+
+def test_an_older_definition_of_runs_drops_it(kubernetes, fedkube):
+    """The API server prunes what the definition does not have, and says nothing."""
+    kubernetes.put("federatedruns", of_sites(observedGeneration=1))
+
+    def prune(method, path):
+        spec = the_run(kubernetes)["spec"]
+        if method == "GET" and spec.pop("banned", None):
+            kubernetes.change("federatedruns", "digits", spec=spec)
+
+    kubernetes.refusals.append(prune)
+    done = fedkube("ban", "digits", "east")
+    assert (done.code, "knows of no bans" in done.err) == (5, True)

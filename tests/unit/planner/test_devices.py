@@ -20,7 +20,7 @@ def free(slices, classes=None, claims=(), runs=(), resource=GPUS):
         [devices.class_of(body) for body in classes or [a_class()]],
         [Claimed(devices.devices_of(body), run) for body, run in claims],
     )
-    nodes = found.on([Node("a", {"cpu": 8000}), Node("b", {})], runs)
+    nodes = found.on([Node("a", {"cpu": 8000}), Node("b", {})], {resource, "cpu"}, runs)
     assert nodes[0].free["cpu"] == 8000
     return [node.free.get(resource, 0) for node in nodes]
 
@@ -40,6 +40,13 @@ def test_a_pool_may_have_several_slices_and_only_the_newest_count():
     old = a_slice("a", [a_gpu(number) for number in range(8)], generation=1)
     new = [a_slice("a", [a_gpu(n) for n in part], generation=2) for part in ((0, 1), (2,))]
     assert free([old, *new]) == [3, 0]
+
+
+def test_a_pools_generation_is_that_of_all_its_nodes():
+    old, new = a_slice("a", [a_gpu(0)], generation=1), a_slice("b", [a_gpu(1)], generation=2)
+    for each in (old, new):
+        each["spec"]["pool"]["name"] = "everywhere"
+    assert free([old, new]) == [0, 1]
 
 
 def test_what_is_claimed_is_not_free():
@@ -92,16 +99,11 @@ def test_a_gpu_is_free_as_a_whole_or_in_parts():
     assert of_each(a_claim("a", "whole")) == [0, 0, 0]
 
 
-def test_a_class_may_go_by_the_name_of_an_extended_resource():
-    there = [a_slice("a", [a_gpu(0), a_gpu(1)])]
-    classes = [a_class(extended="nvidia.com/gpu")]
-    assert free(there, classes, resource="nvidia.com/gpu") == [2, 0]
-
-
 def test_how_many_workers_fit():
     slices = [devices.slice_of(a_slice("a", [a_gpu(number) for number in range(5)]))]
     claims = Claims(slices, [devices.class_of(a_class())])
-    found = room(claims.on([Node("a", {"cpu": 8000}), Node("b", {})]), Shape({GPUS: 2}))
+    nodes = claims.on([Node("a", {"cpu": 8000}), Node("b", {})], {GPUS})
+    found = room(nodes, Shape({GPUS: 2}))
     assert found.by_node == {"a": 2}
     assert found.why == (
         "1 node with no more devices of class gpu.nvidia.com free, "
@@ -127,8 +129,13 @@ def test_how_many_workers_fit():
         (f'device.capacity["{DRIVER}"].memory.isLessThan(quantity("0.1Ti"))', True),
         # What is not there yet in the library, and what is no expression at all.
         (f'semver(device.attributes["{DRIVER}"].type).major() > 1', None),
+        ("device.bindsToNode", None),
         ("((", None),
         ("", None),
+        ("(" * 200 + "true" + ")" * 200, None),
+        ("!device.allowMultipleAllocations", True),
+        (f'device.attributes["{DRIVER}"].exists(name, name == "index")', True),
+        (f'size(device.attributes["{DRIVER}"]) == 2', True),
     ],
 )
 def test_which_devices_an_expression_selects(expression, holds):
@@ -145,19 +152,33 @@ def test_all_expressions_of_a_class_have_to_hold():
 def test_a_class_that_nobody_here_understands_is_told_of():
     def obscure(*expressions, devices_there=1):
         parts = devices.slice_of(a_slice("a", [a_gpu(n) for n in range(devices_there)]))
-        return Claims([parts], [devices.class_of(a_class(DRIVER, *expressions))]).obscure
+        claims = Claims([parts], [devices.class_of(a_class(DRIVER, *expressions))])
+        assert claims.obscure({"cpu", of_class("other")}) == [], "nobody asks for it"
+        return claims.obscure({"cpu", GPUS})
 
-    assert obscure("semver(device.driver)") == {GPUS}
-    assert obscure("false", "semver(device.driver)") == set(), "none, whatever that means"
-    assert obscure("true") == set()
+    assert obscure("semver(device.driver)") == [DRIVER]
+    assert obscure("false", "semver(device.driver)") == [], "none, whatever that means"
+    assert obscure("true") == []
 
 
 def test_without_the_library_nothing_is_understood(monkeypatch):
     import sys
 
+    facts = devices.slice_of(a_slice("a", [a_gpu(0)])).devices[0].facts
+    cached = (selectors.holds, selectors._holds, selectors._program)
     monkeypatch.setitem(sys.modules, "celpy", None)
-    selectors._program.cache_clear()
-    selectors.holds.cache_clear()
-    assert selectors.holds("true", "{}") is None
-    selectors._program.cache_clear()
-    selectors.holds.cache_clear()
+    for each in cached:
+        each.cache_clear()
+    assert selectors.holds("true", facts) is None
+    for each in cached:
+        each.cache_clear()
+
+
+def test_devices_that_differ_by_what_nobody_asks_for_are_looked_at_once():
+    there = [a_slice("a", [a_gpu(number) for number in range(200)])]
+    selectors._holds.cache_clear()
+    assert free(there, [a_class(DRIVER, f'device.attributes["{DRIVER}"].type == "gpu"')]) == [
+        200,
+        0,
+    ]
+    assert selectors._holds.cache_info().misses == 1
