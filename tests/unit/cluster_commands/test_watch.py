@@ -187,7 +187,7 @@ def test_ctrl_c_ends_the_watching_alone(kubernetes, fedkube):
     process = fedkube.begin("watch", "digits")
     assert process.stdout.readline().startswith("Running")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "run digits goes on" in err
     assert "Traceback" not in err
