@@ -44,7 +44,7 @@ LOOKS = {
     "server/fedkube_server/relay/upstream.py": 1,
     "server/fedkube_server/main.py": 2,  # when the run began and ended, to be read by people
     "server/fedkube_server/workers.py": 1,  # whether a certificate holds
-    "server/fedkube_server/flower/grid.py": 1,  # what Flower says of a message that has failed
+    "server/fedkube_server/flower/messages.py": 1,  # what Flower says of a message that has failed
 }
 
 

@@ -161,7 +161,11 @@ class _Mailbox(Mailbox):
         return last
 
     def wait(
-        self, batch: Batch, timeout_s: float | None, more: Callable[[], bool] = lambda: False
+        self,
+        batch: Batch,
+        timeout_s: float | None,
+        more: Callable[[], bool] = lambda: False,
+        starved: Callable[[], bool] = lambda: False,
     ) -> bool:
         assert timeout_s is None or timeout_s > _LIMIT_S, "nothing here takes as long"
         self._world.go_on(lambda: batch.open == 0 and not more())

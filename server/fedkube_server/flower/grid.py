@@ -7,34 +7,31 @@ import itertools
 import logging
 import struct
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from flwr.app import Error, Message, Metadata, RecordDict
-from flwr.app.message import make_message
-from flwr.common.constant import ErrorCode
+from flwr.app import Message, Metadata, RecordDict
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedkube.app.records import Encoder
 from fedkube.core import ids
 from fedkube.core.errors import FedKubeError, Rejected
 from fedkube.core.quantisation import Compression
 from fedkube.core.tasks import Kind
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import journal_pb2 as journal
-from fedkube.wire import contents, frames, packed
+from fedkube.wire import contents, packed
 from fedkube.wire.limits import BATCH_BYTES
 from fedkube.wire.tensors import digest
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
+from fedkube_server.flower.messages import pack, reply, withdrawn
 from fedkube_server.flower.rules import admit_folded
 from fedkube_server.flower.tracking import Handling, Tracker
 from fedkube_server.folds import Fold, Late, sent_arrays
@@ -49,17 +46,6 @@ from fedkube_server.recorder import Recorder
 from fedkube_server.seats import Seats
 
 log = logging.getLogger("fedkube.server")
-
-_ERROR_CODES = {
-    pb.Failure.APP_RAISED: ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
-    pb.Failure.CRASHED: ErrorCode.CLIENT_APP_CRASHED,
-    pb.Failure.KILLED: ErrorCode.CLIENT_APP_CRASHED,
-    pb.Failure.TIMED_OUT: ErrorCode.CLIENT_APP_CRASHED,
-    pb.Failure.EXPIRED: ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
-    pb.Failure.LOST: ErrorCode.NODE_UNAVAILABLE,
-    pb.Failure.UNKNOWN_CLIENT: ErrorCode.NODE_UNAVAILABLE,
-    pb.Failure.BANNED: ErrorCode.NODE_UNAVAILABLE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +183,7 @@ class ExchangeGrid(Grid):
                 sent = self._pushed.get(message_id)
                 if sent is not None and sent.outcome is not None:
                     del self._pushed[message_id]
-                    replies.append(_reply(sent.message.metadata, sent.outcome))
+                    replies.append(reply(sent.message.metadata, sent.outcome))
         if replies:
             self._past.commit(number=self._recorder.round)
         return replies
@@ -222,9 +208,9 @@ class ExchangeGrid(Grid):
             self._close(batch, open_yet, pb.Failure(code=pb.Failure.WITHDRAWN, reason=reason))
             self._mailbox.wait(batch, None)
         replies = [
-            _reply(sent.message.metadata, sent.outcome)
+            reply(sent.message.metadata, sent.outcome)
             for sent in batch.order
-            if sent.outcome is not None and not _withdrawn(sent.outcome)
+            if sent.outcome is not None and not withdrawn(sent.outcome)
         ]
         if self._late is not None and batch.folds is not None:
             replies += self._take_late(self._late, batch, *batch.folds)
@@ -250,7 +236,7 @@ class ExchangeGrid(Grid):
         batch = Batch(handling.phase, order, not handling.declared, handling.quorum)
         batch.round = self._tracker.newest
         try:
-            packed = _pack(messages, self._store)
+            packed = pack(messages, self._store)
         except Rejected as error:
             # Flower's older API swallows this on its threads; the phase's end tells it then.
             self._tracker.unsent = error.message
@@ -548,7 +534,7 @@ class ExchangeGrid(Grid):
         metadata.__dict__["_dst_node_id"] = self._federation.node_ids[client]
         metadata.__dict__["_group_id"] = late.group
         metadata.__dict__["_message_id"] = ""  # of an earlier round, or of an earlier life
-        return [_reply(metadata, answer)]
+        return [reply(metadata, answer)]
 
 
 def _added(fold: Fold, come: Come, sent: Mapping[str, ArraySent], share: float) -> bool:
@@ -570,25 +556,6 @@ def _time_limit(timeout: float | None, quorum: Quorum | None) -> tuple[float | N
     return timeout, f"no reply within the round's timeout of {timeout:g} s" if timeout else ""
 
 
-def _pack(
-    messages: Sequence[Message], store: BlobStore
-) -> dict[int, tuple[pb.Content, list[StoredBlob]]]:
-    """Each content by the id of its records: messages of a round share most or all of theirs."""
-    encoder = Encoder()
-    encoded = {
-        id(message.content): encoder.encode(message.content)
-        for message in {id(message.content): message for message in messages}.values()
-    }
-    stored = [store.put(data) for data in encoder.blobs]
-    packed = {}
-    for key, content in encoded.items():
-        frames.check_size(content)
-        used = sorted({entry.blob for entry in contents.references(content)})
-        contents.renumber(content, {old: new for new, old in enumerate(used)}.__getitem__)
-        packed[key] = (content, [stored[old] for old in used])
-    return packed
-
-
 _ENOUGH = pb.Failure(
     code=pb.Failure.NOT_NEEDED,
     reason="not needed: as many clients as were wanted have answered",
@@ -596,30 +563,3 @@ _ENOUGH = pb.Failure(
 _UNKNOWN_CLIENT = pb.Failure(
     code=pb.Failure.UNKNOWN_CLIENT, reason="there is no client with this node id"
 )
-
-
-def _withdrawn(outcome: Ending) -> bool:
-    given_up = (pb.Failure.WITHDRAWN, pb.Failure.NOT_NEEDED)
-    return not isinstance(outcome, Answer) and outcome.code in given_up
-
-
-def _reply(asked: Metadata, outcome: Ending) -> Message:
-    """The outcome of a message as the Message that Flower's strategies expect."""
-    metadata = Metadata(
-        run_id=asked.run_id,
-        message_id=uuid.uuid4().hex,
-        src_node_id=asked.dst_node_id,
-        dst_node_id=asked.src_node_id,
-        reply_to_message_id=asked.message_id,
-        group_id=asked.group_id,
-        created_at=outcome.outcome.created_at if isinstance(outcome, Answer) else time.time(),
-        ttl=outcome.outcome.ttl if isinstance(outcome, Answer) else 0.0,
-        message_type=asked.message_type,
-        src_task_id=asked.dst_task_id,
-        dst_task_id=asked.src_task_id,
-    )
-    metadata.delivered_at = ""
-    if isinstance(outcome, Answer):
-        return make_message(metadata, content=outcome.records)
-    code = _ERROR_CODES.get(outcome.code, ErrorCode.UNKNOWN)
-    return make_message(metadata, error=Error(code=code, reason=outcome.reason))
