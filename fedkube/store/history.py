@@ -125,7 +125,7 @@ def to_row(entry: Round) -> dict[str, object]:
     for name, phase in entry.phases.items():
         row |= {
             f"{name}.clients": len(phase.clients),
-            f"{name}.failures": len(phase.failures),
+            f"{name}.failures": sum(each.needed for each in phase.failures),
             f"{name}.seconds": f"{phase.seconds:.6f}",
             f"{name}.bytes_up": phase.bytes_up,
             f"{name}.bytes_down": phase.bytes_down,

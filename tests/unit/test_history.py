@@ -205,8 +205,10 @@ def test_csv_has_a_line_for_each_round_and_the_same_columns(files, folder, round
 def test_csv_says_how_many_updates_were_late_once_there_are_any(files, folder):
     files.put([Round(1, phases={"train": Phase("train")})])
     assert "train.late" not in table(folder)[0]
-    files.put([Round(2, phases={"train": Phase("train", stale=[Stale(0, 1), Stale(3, 2)])})])
+    late = Phase("train", stale=[Stale(0, 1), Stale(3, 2)], failures=[Failure(4, "busy", False)])
+    files.put([Round(2, phases={"train": late})])
     assert [line["train.late"] for line in table(folder)] == ["", "2"]
+    assert table(folder)[1]["train.failures"] == "0", "nobody waited for it"
     assert folder.read_history()[1].phases["train"].stale == [Stale(0, 1), Stale(3, 2)]
 
 
