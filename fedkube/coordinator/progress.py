@@ -23,6 +23,15 @@ _RECONNECT_S = 2.0
 _BAN_S = 5.0
 
 
+def unanswered(snapshot: pb.Snapshot) -> int:
+    """Calls that there are workers for: of the phase that goes on, or that clients are still at.
+
+    Where updates may be late, there are some of those between two phases, too.
+    """
+    of_phase = snapshot.clients - snapshot.done if snapshot.phase else 0
+    return max(of_phase, snapshot.running)
+
+
 class Follower:
     """Keeps ``progress`` up to date until it is stopped, and calls ``changed`` when it was."""
 
@@ -90,10 +99,9 @@ class Follower:
             metrics=metrics,
             absent=tuple(snapshot.absent),
             banned=tuple(snapshot.banned),
-            unanswered=snapshot.clients - snapshot.done if snapshot.phase else None,
         )
         self._may_differ.set()
-        self.need.note(time.monotonic(), self.progress.unanswered or 0)
+        self.need.note(time.monotonic(), unanswered(snapshot))
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(_PACE_S, self._report)

@@ -16,7 +16,6 @@ from fedkube.planner import kubernetes
 class Progress:
     """What the aggregation server says of itself.
 
-    ``unanswered``: calls of the round that are not over; None: no phase of a round goes on.
     ``banned``: None: it has not said who is.
     """
 
@@ -29,7 +28,6 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)
     absent: Sequence[str] = ()
     banned: Sequence[str] | None = None
-    unanswered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

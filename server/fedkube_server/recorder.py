@@ -397,6 +397,7 @@ class Recorder:
                 bytes_up=up,
                 bytes_down=down,
                 eta_s=self._eta(),
+                running=running,
                 banned=self.record.banned,
             )
             if self.record.state.final:
@@ -408,7 +409,6 @@ class Recorder:
                 # A late update's client counts, and may be among those that were not asked, too.
                 snapshot.done = min(phase.asked, len(phase.clients) + len(phase.failures))
                 snapshot.failed = sum(each.needed for each in phase.failures)
-                snapshot.running = running
             snapshot.ended.extend(self._ended.since(seen))
             return snapshot, self._ended.count
 
