@@ -120,7 +120,7 @@ def test_a_quota_that_is_used_up_is_told_and_waited_for(
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "tight"},
-        "spec": {"hard": {"pods": str(there + 1)}},  # for the server alone
+        "spec": {"hard": {"pods": str(there + 1)}},  # for one of the run's: whose is made first
     }
     try:
         cluster.apply(quota)
@@ -130,7 +130,7 @@ def test_a_quota_that_is_used_up_is_told_and_waited_for(
             messages = {each["reason"]: each for each in cluster.status(run)["conditions"]}
             return messages.get("QuotaUsedUp", {}).get("message", "")
 
-        assert "quota-workers" in cluster.until(told, "condition")
+        assert "no room for the pods of quota-" in cluster.until(told, "condition")
     finally:
         cluster.kubectl("delete", "quota", "tight", "--ignore-not-found")
     assert cluster.wait_for_end(run)["state"] == "Succeeded"
