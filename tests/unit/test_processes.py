@@ -121,4 +121,6 @@ def test_to_end_what_ends_at_that_moment_is_no_error(run):
         return child.process.returncode
 
     for _ in range(5):
-        assert run(_DEAF, act)[1] == -9
+        # 255: to send a signal, asyncio looks whether the process has ended, and if so, the code is
+        # lost to those who wait for it. Of one that is being ended, nobody asks for it.
+        assert run(_DEAF, act)[1] in (-9, 255)
