@@ -16,7 +16,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from fedkube.api.v1alpha1 import federated_run as api
-from fedkube.coordinator.objects import Object
+from fedkube.coordinator.objects import DEVICES_GROUP, Object
 from fedkube.core.errors import Environment
 from fedkube.wire.channels import Credentials
 
@@ -174,9 +174,9 @@ class Cluster:
     @property
     def devices_version(self) -> str:
         """Of the API for devices that are claimed; empty where there is none."""
-        if "resource.k8s.io" not in self._groups:
+        if DEVICES_GROUP not in self._groups:
             self.__dict__.pop("_groups")  # it may be there by now
-        there = self._groups.get("resource.k8s.io", ())
+        there = self._groups.get(DEVICES_GROUP, ())
         return next((each for each in ("v1", "v1beta2", "v1beta1") if each in there), "")
 
     @property
@@ -200,9 +200,10 @@ class Cluster:
 
     def _path_of(self, kind: str, namespace: str) -> str:
         """Of a kind's objects in a namespace, or in all."""
-        path = PATHS.get(kind, "")
         if kind in _OF_DEVICES:
-            path = f"/apis/resource.k8s.io/{self.devices_version or 'v1'}/{_OF_DEVICES[kind]}"
+            path = f"/apis/{DEVICES_GROUP}/{self.devices_version or 'v1'}/{_OF_DEVICES[kind]}"
+        else:
+            path = PATHS[kind]
         return path.format(namespace) if namespace else path.replace("namespaces/{}/", "")
 
     def _call(

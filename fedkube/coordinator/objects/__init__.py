@@ -20,9 +20,10 @@ from fedkube.coordinator.objects.contents import certificates, claim, orders
 from fedkube.coordinator.objects.events import event
 from fedkube.coordinator.objects.jobs import queued, server_job, worker_jobs
 from fedkube.coordinator.objects.network import disruption_budget, policies, service
-from fedkube.coordinator.objects.pods import device_templates
+from fedkube.coordinator.objects.pods import DEVICES_GROUP, device_templates
 
 __all__ = [
+    "DEVICES_GROUP",
     "PORT",
     "QUEUE_LABEL",
     "ROLE_LABEL",

@@ -75,7 +75,7 @@ def pod_template(run: Run, defaults: Defaults, container: Container) -> Object:
         "volumeMounts": mounts,
         "resources": _resources(wanted) | ({"claims": [_CLAIM]} if wanted.devices else {}),
     }
-    claims = [_CLAIM | {"resourceClaimTemplateName": template_name(container.job)}]
+    claims = [_CLAIM | {"resourceClaimTemplateName": _template_name(container.job)}]
     spec: Object = {
         "resourceClaims": claims if wanted.devices else [],
         "automountServiceAccountToken": False,
@@ -107,7 +107,7 @@ def pod_template(run: Run, defaults: Defaults, container: Container) -> Object:
     }
 
 
-def template_name(job: str) -> str:
+def _template_name(job: str) -> str:
     """Of what a Job's pods claim their devices by."""
     return f"{job}-devices"
 
@@ -128,7 +128,7 @@ def _device_template(run: Run, job: str, devices: Mapping[str, int], version: st
     return {
         "apiVersion": f"{DEVICES_GROUP}/{version}",
         "kind": "ResourceClaimTemplate",
-        "metadata": metadata(run, "devices", str(role)) | {"name": template_name(job)},
+        "metadata": metadata(run, "devices", str(role)) | {"name": _template_name(job)},
         "spec": {
             # So that whoever counts devices knows whose they are.
             "metadata": {"labels": labels(run, str(role))},
