@@ -63,7 +63,9 @@ def test_an_update_that_is_sent_twice_counts_once():
     play(scenario)
 
 
-@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (0, 0, 1)], ids=str)
+# Nothing follows the chunk that is wrong: grpc calls a stream that has ended in the middle of a
+# write INTERNAL, whatever the server said.
+@pytest.mark.parametrize("order", [(1,), (0, 2), (0, 0)], ids=str)
 def test_chunks_in_another_order_are_refused_and_another_is_asked(order):
     async def scenario(server, channel):
         worker = await joined(channel)
@@ -72,9 +74,8 @@ def test_chunks_in_another_order_are_refused_and_another_is_asked(order):
         await worker.send(reply=announcement(task, TWO))
         assert (await worker.control()).HasField("need")
         sent = all_frames(1, TWO)
-        with contextlib.suppress(grpc.aio.AioRpcError):  # it may have hung up already
-            for index in order:
-                await worker.call.write(sent[index])
+        for index in order:
+            await worker.call.write(sent[index])
         code, why = await worker.how_it_ended()
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert "was next" in why
