@@ -111,12 +111,12 @@ class _Patient(BareWorker):
                     return
             except (grpc.aio.AioRpcError, asyncio.CancelledError):
                 pass
-            self.welcomed.clear()
             self.cuts += 1
             tries += 1
             await asyncio.sleep(min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0))
 
     def cut(self) -> None:
+        self.welcomed.clear()
         self._call.cancel()
 
     def _send(self, **kind: Any) -> None:
@@ -153,7 +153,6 @@ class _Workers:
         chosen = self._workers[:count]
         for worker in chosen:
             worker.cut()
-        await asyncio.sleep(0.05)
         _, waiting = await asyncio.wait(
             [asyncio.create_task(worker.welcomed.wait()) for worker in chosen], timeout=120
         )
