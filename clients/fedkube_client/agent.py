@@ -257,7 +257,7 @@ class Agent:
             return []
         blobs = list(missing.values())
         offsets, size = layout([blob.nbytes for blob in blobs])
-        work.segment = Segment.create(size)
+        work.segment = self._cache.make(size)
         for blob, offset in zip(blobs, offsets, strict=True):
             work.entries.append((blob.digest, offset, blob.nbytes))
             work.incoming.expect(blob, work.segment.sink(offset))
@@ -472,6 +472,7 @@ class Agent:
             work.executing = False
             if timer is not None:
                 timer.cancel()
+        self._cache.unmapped(executed.unmapped)
         return list(executed.outcomes), views
 
     # ------------------------------------------------------------- the executor
@@ -512,6 +513,7 @@ class Agent:
             self._executor.close()
             self._executor = None
             self._dropped = []
+            self._cache.executor_gone()
 
     def interrupt(self, because: str) -> None:
         """End what the executor is doing by ending it."""

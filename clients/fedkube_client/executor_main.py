@@ -13,10 +13,7 @@ from collections.abc import Iterable
 from fedkube.core import heap
 from fedkube.proto.v1 import executor_pb2 as xpb
 from fedkube_client import flower, pipe
-from fedkube_client.segments import Segment, layout
-
-# A segment may be so much larger than what is written to it.
-_SMALL_BYTES = 1024 * 1024
+from fedkube_client.segments import Segment, fits, layout
 
 # After a reply of this size, garbage is collected at once.
 _COLLECT_BYTES = 64 * 1024 * 1024
@@ -47,9 +44,11 @@ def serve(channel: socket.socket) -> None:
     replies = Replies()
     while True:
         request, descriptors = pipe.receive(channel, xpb.Execute)
-        for number in request.dropped:
-            if number in segments:
-                segments.pop(number).close()
+        unmapped = [
+            number
+            for number in request.dropped
+            if number not in segments or segments.pop(number).close()
+        ]
         for new, descriptor in zip(request.segments, descriptors, strict=True):
             segments[new.id] = Segment(descriptor, new.nbytes)
             segments[new.id].close_descriptor()
@@ -59,12 +58,23 @@ def serve(channel: socket.socket) -> None:
         ]
         handler.uncounted(request.uncounted)
         executed, outgoing = handler.handle(request.task, blobs, began)
+        if not has_children():
+            executed.unmapped.extend(unmapped)
         replies.free(request.free)
         pipe.send(channel, executed, replies.put(executed, outgoing))
         if sum(map(len, outgoing)) > _COLLECT_BYTES:
             # Flower's records refer to themselves, so that only a collection frees their arrays.
             del executed, outgoing, blobs
             gc.collect()
+
+
+def has_children() -> bool:
+    """Whether there are processes that the app has started: they have whatever was mapped then."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 class Replies:
@@ -109,10 +119,10 @@ class Replies:
         """A free segment that is large enough and not far too large; the others are given up."""
         chosen = None
         for number in self._free:
-            fits = size <= self._segments[number].nbytes <= 2 * size + _SMALL_BYTES
-            if fits and chosen is None:
+            enough = fits(self._segments[number], size)
+            if enough and chosen is None:
                 chosen = number
-            elif not fits:
+            elif not enough:
                 self._segments.pop(number).close()
                 self._given_up.append(number)
         self._free = [each for each in self._free if each in self._segments and each != chosen]

@@ -51,18 +51,28 @@ class Segment:
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def give_descriptor(self) -> int:
+        """The descriptor, which is the caller's from now on."""
+        descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             self.close_descriptor()
 
-    def close(self) -> None:
-        """Give up this process's hold. Arrays that still look into it keep the mapping alive."""
-        self.close_descriptor()
+    def unmap(self) -> bool:
+        """Have it no longer in this process's memory; False if arrays still look into it."""
         self.view.release()
         try:
             self._map.close()
         except BufferError:
-            pass  # freed with the last array that is a view of it
+            return False  # freed with the last array that is a view of it
+        return True
+
+    def close(self) -> bool:
+        """Give up this process's hold; False if arrays keep the mapping alive for a while."""
+        self.close_descriptor()
+        return self.unmap()
 
 
 def _anonymous_file() -> int:
@@ -82,8 +92,20 @@ def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
     return offsets, end
 
 
-# A segment that so many tasks in a row had no use for holds a model of the past.
+# A segment that so many tasks in a row had no use for holds a model of the past, and so does one
+# without a use since so many came that are about as large.
 _IDLE_TASKS = 3
+_NEWER = 2
+
+# So many are kept to be written to again: memory that has been written to before is faster.
+_SPARE = 2
+# A segment may be so much larger than what is written to it.
+_SMALL_BYTES = 1024 * 1024
+
+
+def fits(segment: Segment, nbytes: int) -> bool:
+    """Whether a segment has room for so much, and is not far too large."""
+    return nbytes <= segment.nbytes <= 2 * nbytes + _SMALL_BYTES
 
 
 class SegmentCache:
@@ -91,6 +113,9 @@ class SegmentCache:
 
     ``limit``: bytes that may be held. Beyond it, the least recently used segments go first. What a
     running task uses is never dropped, so one task's arrays may go beyond the limit.
+
+    A segment that was dropped is written to again when nobody can look into it any more: not here,
+    and not in the executor, which has to say so.
     """
 
     def __init__(self, limit: int) -> None:
@@ -101,7 +126,38 @@ class SegmentCache:
         self._digests: dict[int, list[bytes]] = {}
         self._next = 1
         self._tasks = 0
-        self._used: dict[int, int] = {}  # segment to the last task that used it
+        self._used: dict[int, tuple[int, int]] = {}  # segment to the last task, and what came next
+        self._leaving: dict[int, Segment] = {}  # dropped, and the executor may look into them
+        self._spare: list[Segment] = []
+
+    def make(self, nbytes: int) -> Segment:
+        """A segment with at least so many bytes, whatever they are now."""
+        chosen = None
+        for segment in self._spare:
+            if chosen is None and fits(segment, nbytes):
+                chosen = segment
+            else:
+                segment.close_descriptor()
+        self._spare.clear()
+        if chosen is None:
+            return Segment.create(nbytes)
+        return Segment(chosen.give_descriptor(), chosen.nbytes)
+
+    def unmapped(self, numbers: Iterable[int]) -> None:
+        """Nobody in the executor, or in what it has started, looks into these any more."""
+        for number in numbers:
+            segment = self._leaving.pop(number, None)
+            if segment is None:
+                continue
+            held = self.nbytes + sum(each.nbytes for each in (*self._spare, segment))
+            if len(self._spare) < _SPARE and held <= self.limit:
+                self._spare.append(segment)
+            else:
+                segment.close_descriptor()
+
+    def executor_gone(self) -> None:
+        """Nobody will say what becomes of those that were dropped last."""
+        self._leaving.clear()
 
     def find(self, digest: bytes) -> xpb.Place | None:
         """Where the blob is, if it is here."""
@@ -116,7 +172,7 @@ class SegmentCache:
         self._segments[number] = segment
         self.nbytes += segment.nbytes
         self._digests[number] = []
-        self._used[number] = self._tasks
+        self._used[number] = self._tasks, self._next
         for digest, offset, nbytes in blobs:
             self._digests[number].append(digest)
             self._places[digest] = xpb.Place(segment=number, offset=offset, nbytes=nbytes)
@@ -134,19 +190,29 @@ class SegmentCache:
     def shrink(self, used: Iterable[int]) -> list[int]:
         """A task uses these segments: drop others that are stale or too many; what was dropped."""
         self._tasks += 1
-        self._used |= dict.fromkeys(used, self._tasks)
+        self._used |= dict.fromkeys(used, (self._tasks, self._next))
         dropped = []
         for number in list(self._segments):
-            idle = self._tasks - self._used[number]
-            if idle > _IDLE_TASKS or (idle and self.nbytes > self.limit):
+            idle = self._tasks - self._used[number][0]
+            if self._is_past(number) or (idle and self.nbytes > self.limit):
                 self._drop(number)
                 dropped.append(number)
         return dropped
+
+    def _is_past(self, number: int) -> bool:
+        task, following = self._used[number]
+        if self._tasks - task > _IDLE_TASKS:
+            return True
+        half = self._segments[number].nbytes / 2
+        newer = [each for each in range(following, self._next) if each in self._segments]
+        return sum(self._segments[each].nbytes >= half for each in newer) >= _NEWER
 
     def close(self) -> None:
         """Drop everything."""
         for number in list(self._segments):
             self._drop(number)
+        self._leaving.clear()
+        self._spare.clear()
 
     def _drop(self, number: int) -> None:
         segment = self._segments.pop(number)
@@ -156,4 +222,7 @@ class SegmentCache:
             place = self._places.get(digest)
             if place is not None and place.segment == number:
                 del self._places[digest]
-        segment.close()
+        if segment.unmap():
+            self._leaving[number] = segment
+        else:
+            segment.close_descriptor()

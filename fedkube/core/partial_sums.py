@@ -53,6 +53,7 @@ _FLOATS = ("float16", "float32", "float64")
 
 Flat = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def bits_for(contributions: int) -> int:
@@ -103,7 +104,7 @@ class TensorSum:
         self.size = size
         self.levels = levels_of(dtype)
         self._unit_bits = bits
-        self._blocks: list[dict[int, Ints]] = [{} for _ in range(-(-size // BLOCK))]
+        self._blocks: list[dict[int, _Bin]] = [{} for _ in range(-(-size // BLOCK))]
 
     @staticmethod
     def holds(peak: float) -> bool:
@@ -118,33 +119,46 @@ class TensorSum:
         """
         # All are looked at before any is added: what is refused leaves the sum as it was.
         numbers = [_bin_of(weight * peak) for peak in peaks]
+        products = np.empty(min(BLOCK, len(values)))
+        rounded = products if self.levels == 1 else np.empty_like(products)
         for index, number in enumerate(numbers):
             at = index * BLOCK
             block = values[at : at + BLOCK]
             if number is not None:
-                self._add_block(start // BLOCK + index, number, block, weight)
+                length = len(block)
+                np.multiply(block, weight, out=products[:length], dtype=np.float64)
+                place = start // BLOCK + index
+                self._add_block(place, number, products[:length], rounded[:length])
 
-    def _add_block(self, block: int, number: int, values: Flat, weight: float) -> None:
-        into = self._bin(block, number, len(values))
-        products = np.multiply(values, weight, dtype=np.float64)
+    def _add_block(self, block: int, number: int, products: Floats, rounded: Floats) -> None:
+        """Add a block's products; they are overwritten, and so is ``rounded``."""
+        length = len(products)
+        bins = self._blocks[block]
+        first = number not in bins
+        if first:
+            bins[number] = _Bin(np.empty(self.levels * length, np.int64))
+        into = bins[number]
         for level in range(self.levels):
-            magic, code = _magic(number, self._unit_bits * (level + 1))
+            magic, _ = _magic(number, self._unit_bits * (level + 1))
+            row = into.values[level * length : (level + 1) * length]
+            bits = row.view(np.float64) if first else rounded
             # Adding the magic number rounds to a multiple of the unit, and leaves that multiple
             # in the low bits of the double.
-            rounded = products + magic
+            np.add(products, magic, out=bits)
             if level + 1 < self.levels:
-                products -= rounded - magic
-            multiples = rounded.view(np.int64)
-            multiples -= code
-            row = into[level * len(values) : (level + 1) * len(values)]
-            row += multiples
+                products -= bits - magic
+            if not first:
+                row += bits.view(np.int64)
+        into.magics += 1
 
     def merge(self, part: Part) -> None:
         """Add what another sum of the same tensor holds in one bin; Rejected if it cannot be."""
         if part.values.nbytes != self.part_bytes(part.block, part.bin):
             raise Rejected(f"block {part.block} of a partial sum has another length")
-        into = self._bin(part.block, part.bin, self.length(part.block))
-        into += part.values
+        bins = self._blocks[part.block]
+        if part.bin not in bins:
+            bins[part.bin] = _Bin(np.zeros(len(part.values), np.int64))
+        bins[part.bin].values += part.values
 
     def part_bytes(self, block: int, number: int) -> int:
         """The bytes that one bin of a block takes; Rejected where there can be no such."""
@@ -162,32 +176,49 @@ class TensorSum:
         """Everything that was added, in a fixed order."""
         for block, bins in enumerate(self._blocks):
             for number in sorted(bins):
-                yield Part(block, number, bins[number])
+                yield Part(block, number, self._multiples(bins[number], number))
 
     def take_mean(self, total: float) -> npt.NDArray[np.generic]:
         """The sum over ``total``, (size,); the sum is given up, block by block, on the way."""
-        mean = np.zeros(self.size, mean_dtype(self.dtype))
+        mean = np.empty(self.size, mean_dtype(self.dtype))
         for block, bins in enumerate(self._blocks):
             length = self.length(block)
-            value = np.zeros(length)
+            value: Floats | None = None
             # From fine to coarse; any fixed order would do.
             for number in sorted(bins):
+                multiples = self._multiples(bins[number], number)
                 for level in reversed(range(self.levels)):
-                    multiples = bins[number][level * length : (level + 1) * length]
-                    value += np.ldexp(
-                        multiples.astype(np.float64),
-                        STEP * number - self._unit_bits * (level + 1),
-                    )
+                    row = multiples[level * length : (level + 1) * length]
+                    unit = math.ldexp(1.0, STEP * number - self._unit_bits * (level + 1))
+                    scaled: Floats = np.multiply(row, unit, dtype=np.float64)
+                    value = scaled if value is None else np.add(value, scaled, out=value)
             bins.clear()
+            into = mean[block * BLOCK : block * BLOCK + length]
+            if value is None:
+                into[:] = 0
+                continue
             with np.errstate(over="ignore"):  # a mean of numbers that fit may round up to infinity
-                mean[block * BLOCK : block * BLOCK + length] = value / total
+                np.divide(value, total, out=into, casting="same_kind")
         return mean
 
-    def _bin(self, block: int, number: int, length: int) -> Ints:
-        bins = self._blocks[block]
-        if number not in bins:
-            bins[number] = np.zeros(self.levels * length, np.int64)
-        return bins[number]
+    def _multiples(self, into: _Bin, number: int) -> Ints:
+        """What a bin holds, freed of the magic numbers' bits."""
+        length = len(into.values) // self.levels
+        for level in range(self.levels):
+            _, code = _magic(number, self._unit_bits * (level + 1))
+            row = into.values[level * length : (level + 1) * length]
+            # Modulo 2**64, as they were added.
+            row -= np.array(into.magics * int(code) % 2**64, np.uint64).view(np.int64)
+        into.magics = 0
+        return into.values
+
+
+@dataclass(slots=True)
+class _Bin:
+    """(levels x elements,) int64: multiples, with the bits of so many magic numbers in each."""
+
+    values: Ints
+    magics: int = 0
 
 
 def _bin_of(peak: float) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedkube.core.errors import Environment
+from fedkube.store import writing
 
 # What passes when somebody frees space.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -28,9 +29,7 @@ def write_parts(path: Path, content: Iterable[bytes | memoryview]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            for part in content:
-                file.write(part)
-            file.flush()
+            writing.write(file.fileno(), content)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:

@@ -11,12 +11,12 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from fedkube.core.errors import Usage
-from fedkube.store import atomic, failpoints
+from fedkube.store import atomic, failpoints, writing
 
 # So much is copied at a time.
 _PIECE = 1024**2
@@ -105,9 +105,9 @@ class LocalLog:
         """Put these bytes at the end, on the disk."""
         try:
             self._reach("journal.begun")
-            end = _write(self._file, parts[:2], self._size)
+            end = writing.write(self._file, parts[:2], self._size)
             self._reach("journal.torn")
-            end = _write(self._file, parts[2:], end)
+            end = writing.write(self._file, parts[2:], end)
             self._reach("journal.written")
             os.fdatasync(self._file)
         except OSError as error:
@@ -136,8 +136,8 @@ class LocalLog:
         file = seize(path)
         try:
             os.ftruncate(file, 0)
-            _copy(self._file, file, size)
-            end = _write(file, parts, size)
+            end = writing.write(file, _pieces(self._file, size))
+            end = writing.write(file, parts, end)
             os.fsync(file)
             self._reach("journal.condensing")
             path.rename(self._path)
@@ -178,23 +178,15 @@ def _successor(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def _write(file: int, parts: Sequence[memoryview], offset: int) -> int:
-    """Write the parts one after the other; where the last ends."""
-    for part in parts:
-        while part:
-            count = os.pwrite(file, part, offset)
-            part, offset = part[count:], offset + count
-    return offset
-
-
-def _copy(source: int, into: int, size: int) -> None:
-    """The first so many bytes, into an empty file."""
+def _pieces(file: int, size: int) -> Iterator[bytes]:
+    """Its first so many bytes."""
     offset = 0
     while offset < size:
-        piece = os.pread(source, min(_PIECE, size - offset), offset)
+        piece = os.pread(file, min(_PIECE, size - offset), offset)
         if not piece:
             raise OSError(errno.EIO, "the journal is shorter than it was")
-        offset = _write(into, [memoryview(piece)], offset)
+        yield piece
+        offset += len(piece)
 
 
 def seize(path: Path) -> int:

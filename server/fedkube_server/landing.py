@@ -230,7 +230,7 @@ class Landed:
 
     def blocks(self, dtype: np.dtype[np.generic]) -> Iterator[Block]:
         """Elements from which on, some blocks of them, and each block's largest magnitude."""
-        buffer = memoryview(bytearray(min(CHUNK_BYTES, self.nbytes)))
+        buffer = np.empty(min(CHUNK_BYTES, self.nbytes), np.uint8).data
         known = self.peaks if dtype == self.dtype and self.peaks else None
         for offset in range(0, self.nbytes, CHUNK_BYTES):
             size = min(CHUNK_BYTES, self.nbytes - offset)

@@ -192,3 +192,103 @@ def test_what_is_used_now_and_then_stays(cache):
     put(cache, 10, b"a")
     number = cache.find(b"a").segment
     assert not any(cache.shrink([number] if task % 3 == 0 else []) for task in range(50))
+
+
+def dropped(cache, *digests):
+    """Have two newer ones of the same size come, so that these are of the past."""
+    numbers = {cache.find(digest).segment for digest in digests}
+    for newer in (b"n1", b"n2"):
+        put(cache, 20, newer)
+        cache.shrink(used=[cache.find(newer).segment])
+    assert [cache.find(digest) for digest in digests] == [None] * len(digests)
+    return numbers
+
+
+def file_of(segment):
+    return os.fstat(segment.descriptor).st_ino
+
+
+def test_two_newer_ones_of_its_size_make_one_past(cache):
+    put(cache, 20, b"a")
+    cache.shrink(used=[cache.find(b"a").segment])
+    put(cache, 20, b"b")
+    cache.shrink(used=[cache.find(b"b").segment])
+    assert cache.find(b"a") is not None, "with one, it may be wanted again"
+    put(cache, 20, b"c")
+    cache.shrink(used=[cache.find(b"c").segment])
+    assert cache.find(b"a") is None
+
+
+def test_small_ones_do_not_make_a_large_one_past(cache):
+    put(cache, 50, b"base")
+    for number in range(3):
+        put(cache, 2, b"%d" % number)
+        cache.shrink(used=[cache.find(b"%d" % number).segment])
+    assert cache.find(b"base") is not None
+
+
+def test_what_tasks_go_on_using_is_not_past(cache):
+    put(cache, 20, b"frozen")
+    for number in range(6):
+        put(cache, 20, b"%d" % number)
+        cache.shrink(used=[cache.find(each).segment for each in (b"frozen", b"%d" % number)])
+    assert cache.find(b"frozen") is not None
+
+
+def test_a_segment_that_nobody_looks_into_is_written_to_again(cache):
+    put(cache, 20, b"a")
+    file = os.fstat(cache.descriptor(1)[0]).st_ino
+    cache.unmapped(dropped(cache, b"a"))
+    again = cache.make(18)
+    assert (file_of(again), again.nbytes) == (file, 20)
+    assert file_of(cache.make(18)) != file, "it is given once"
+
+
+def test_a_segment_is_not_written_to_before_the_executor_has_said_so(cache):
+    put(cache, 20, b"a")
+    file = os.fstat(cache.descriptor(1)[0]).st_ino
+    dropped(cache, b"a")
+    cache.unmapped([77])
+    again = cache.make(20)
+    assert file_of(again) != file
+    cache.executor_gone()
+    cache.unmapped([1])
+    assert file_of(cache.make(20)) != file
+
+
+def test_a_segment_that_is_looked_into_here_is_not_written_to(cache):
+    put(cache, 20, b"a")
+    view = cache.view(cache.find(b"a"))
+    file = os.fstat(cache.descriptor(1)[0]).st_ino
+    cache.unmapped(dropped(cache, b"a"))
+    again = cache.make(20)
+    again.view[:] = b"x" * again.nbytes
+    assert file_of(again) != file
+    assert bytes(view) == bytes(20)
+
+
+def test_one_that_is_far_too_large_or_too_small_is_given_up(cache):
+    cache.limit = 10_000_000
+    before = open_descriptors()
+    for nbytes, wanted in ((20, 21), (3_000_000, 900_000)):
+        put(cache, nbytes, b"a")
+        number = cache.find(b"a").segment
+        for newer in (b"n1", b"n2"):
+            put(cache, nbytes, newer)
+            cache.shrink(used=[cache.find(newer).segment])
+        cache.unmapped([number])
+        made = cache.make(wanted)
+        assert made.nbytes == wanted
+        made.close()
+    cache.close()
+    assert open_descriptors() == before
+
+
+def test_what_is_kept_to_be_written_to_counts_within_the_limit(cache):
+    before = open_descriptors()
+    put(cache, 60, b"a")
+    put(cache, 60, b"b")
+    first = cache.find(b"a").segment
+    assert cache.shrink(used=[cache.find(b"b").segment]) == [first]
+    cache.unmapped([first])
+    assert open_descriptors() == before + 2, "60 more would be 120"

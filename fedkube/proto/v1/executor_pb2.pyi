@@ -64,13 +64,15 @@ class Execute(_message.Message):
     def __init__(self, task: _Optional[_Union[_exchange_pb2.Task, _Mapping]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[NewSegment, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ..., free: _Optional[_Iterable[int]] = ..., uncounted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Executed(_message.Message):
-    __slots__ = ("outcomes", "places", "segment", "dropped")
+    __slots__ = ("outcomes", "places", "segment", "dropped", "unmapped")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    UNMAPPED_FIELD_NUMBER: _ClassVar[int]
     outcomes: _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Outcome]
     places: _containers.RepeatedCompositeFieldContainer[Place]
     segment: NewSegment
     dropped: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[_exchange_pb2.Outcome, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segment: _Optional[_Union[NewSegment, _Mapping]] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
+    unmapped: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[_exchange_pb2.Outcome, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., segment: _Optional[_Union[NewSegment, _Mapping]] = ..., dropped: _Optional[_Iterable[int]] = ..., unmapped: _Optional[_Iterable[int]] = ...) -> None: ...
