@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "rounds": rounds.table,
     "adapters": rounds.adapters,
     "pool": rounds.pool,
+    "pool-sgd": rounds.pool_sgd,
     "memory": memory.peak,
     "cuts": memory.cuts,
     "sessions": sessions.held,

@@ -65,6 +65,12 @@ def pool() -> Iterator[dict[str, Any]]:
     yield {**measured, "clients_per_s": round(1000 / measured["round_s"])}
 
 
+def pool_sgd() -> Iterator[dict[str, Any]]:
+    """The same, and each client makes one step of SGD with ten examples, by PyTorch."""
+    measured = fedkube(1000, 0.01, tensors=1, rounds=20, sgd=True)
+    yield {**measured, "clients_per_s": round(1000 / measured["round_s"])}
+
+
 def startup() -> Iterator[dict[str, Any]]:
     """A whole run of one round, from the command to its end."""
     seconds = []
@@ -82,13 +88,15 @@ def fedkube(
     rounds: int,
     *,
     changed: int = 0,
+    sgd: bool = False,
     workers: int | None = None,
     relays: int = 0,
 ) -> dict[str, Any]:
     """``changed``: how many tensors the clients change; 0 for all, -1 for none."""
     config = (
         f"megabytes={float(megabytes)} tensors={tensors} num-server-rounds={rounds + 1} "
-        f"change={str(changed >= 0).lower()} changed-tensors={max(0, changed)}"
+        f"change={str(changed >= 0).lower()} changed-tensors={max(0, changed)} "
+        f"sgd={str(sgd).lower()}"
     )
     how_many = ["--relays", str(relays)]
     how_many += [] if workers is None else ["--workers", str(workers)]

@@ -59,7 +59,7 @@ async def half_an_update(worker: Worker, value: float) -> None:
     await worker.send(reply=announcement(task, data))
     assert (await worker.control()).HasField("need")
     for frame in all_frames(1, data)[:-1]:
-        await worker.call.write(frame)
+        await worker.write(frame)
 
 
 async def outcomes(server, count: int) -> dict[int, Answer | pb.Failure]:

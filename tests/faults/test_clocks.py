@@ -83,7 +83,7 @@ def test_a_stream_ends_with_its_certificate_and_what_was_half_sent_does_not_coun
         task, _ = await worker.task()
         await worker.send(reply=announcement(task, update(2.0)))
         assert (await worker.control()).HasField("need")
-        await worker.call.write(all_frames(1, update(2.0))[0])
+        await worker.write(all_frames(1, update(2.0))[0])
         code, why = await worker.how_it_ended()
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED, "it may have a newer one"
         assert why == "its certificate has expired"

@@ -201,7 +201,7 @@ def test_a_sender_of_fifty_bytes_a_second_is_sent_away_and_others_do_not_feel_it
 
     async def write(worker, data):
         for frame in all_frames(1, data):
-            await worker.call.write(frame)
+            await worker.write(frame)
 
     play(scenario)
 

@@ -226,7 +226,7 @@ class Summing:
         for want in need.wants:
             data = b"".join(self.sent[need.of].pieces[want.blob])
             for frame in all_frames(want.blob, data)[:frames_at_most]:
-                await self.worker.call.write(frame)
+                await self.worker.write(frame)
 
 
 # ------------------------------------------------------------- what arrives above

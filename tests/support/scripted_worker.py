@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 import grpc
 import grpc.aio
+from grpc._cython import cygrpc
 
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
@@ -26,12 +28,30 @@ def parts(frame: bytes) -> list[tuple[int, int, bytes]]:
     return [(blob, offset, bytes(data)) for blob, offset, data in frames.read_data(frame)]
 
 
+class _Call:
+    """The core of grpc's call, but that a write which fails leaves the call's status alone.
+
+    It would be INTERNAL from then on, whatever the server has said.
+    """
+
+    def __init__(self, core) -> None:
+        self._core = core
+
+    def __getattr__(self, name):
+        return getattr(self._core, name)
+
+    async def send_serialized_message(self, message: bytes) -> None:
+        with contextlib.suppress(cygrpc.InternalError):
+            await self._core.send_serialized_message(message)
+
+
 class Worker:
     """A worker that says exactly what a test wants."""
 
     def __init__(self, channel, name: str = "worker-0", uploads: int = 0) -> None:
         self.channel = channel
         self.call = channel.stream_stream(channels.SESSION)()
+        self.call._cython_call = _Call(self.call._cython_call)
         self.name = name
         self.uploads = uploads
 
@@ -41,7 +61,13 @@ class Worker:
         return (await self.control()).welcome
 
     async def send(self, **kind) -> None:
-        await self.call.write(frames.control(pb.WorkerFrame(**kind)))
+        await self.write(frames.control(pb.WorkerFrame(**kind)))
+
+    async def write(self, frame: bytes) -> None:
+        """Send a frame; where the server has hung up already, what is read next tells why."""
+        if not self.call.done():
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await self.call.write(frame)
 
     async def frame(self) -> bytes:
         return await asyncio.wait_for(self.call.read(), 10)
@@ -75,7 +101,7 @@ class Worker:
         assert need.of == self.uploads
         assert [(want.blob, want.offset) for want in need.wants] == [(self.uploads, 0)]
         for frame in all_frames(self.uploads, data):
-            await self.call.write(frame)
+            await self.write(frame)
 
     async def settled(self) -> pb.Settled:
         while not (frame := await self.control()).HasField("settled"):

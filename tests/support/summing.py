@@ -57,7 +57,7 @@ async def answer(worker: Worker, task: pb.Task, data: bytes, upload: int = 1) ->
     if not reply.bytes_follow:
         assert (await worker.control()).need.of == upload
     for frame in all_frames(upload, data):
-        await worker.call.write(frame)
+        await worker.write(frame)
     return await worker.settled()
 
 
