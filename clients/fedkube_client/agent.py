@@ -513,7 +513,7 @@ class Agent:
             self._executor.close()
             self._executor = None
             self._dropped = []
-            self._cache.executor_gone()
+            self._cache.unmapped([])
 
     def interrupt(self, because: str) -> None:
         """End what the executor is doing by ending it."""

@@ -69,7 +69,9 @@ def serve(channel: socket.socket) -> None:
 
 
 def has_children() -> bool:
-    """Whether there are processes that the app has started: they have whatever was mapped then."""
+    """Whether there may be processes that the app has started: they have what was mapped then."""
+    if not hasattr(os, "waitid"):
+        return True  # macOS has it from Python 3.13 on
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

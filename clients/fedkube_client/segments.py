@@ -144,7 +144,10 @@ class SegmentCache:
         return Segment(chosen.give_descriptor(), chosen.nbytes)
 
     def unmapped(self, numbers: Iterable[int]) -> None:
-        """Nobody in the executor, or in what it has started, looks into these any more."""
+        """Of those that were dropped, nobody in the executor looks into these any more.
+
+        Nor in a process of its. The others are given up: who looks into them has them still.
+        """
         for number in numbers:
             segment = self._leaving.pop(number, None)
             if segment is None:
@@ -154,9 +157,8 @@ class SegmentCache:
                 self._spare.append(segment)
             else:
                 segment.close_descriptor()
-
-    def executor_gone(self) -> None:
-        """Nobody will say what becomes of those that were dropped last."""
+        for segment in self._leaving.values():
+            segment.close_descriptor()
         self._leaving.clear()
 
     def find(self, digest: bytes) -> xpb.Place | None:

@@ -204,7 +204,7 @@ class TensorSum:
     def _multiples(self, into: _Bin, number: int) -> Ints:
         """What a bin holds, freed of the magic numbers' bits."""
         length = len(into.values) // self.levels
-        for level in range(self.levels):
+        for level in range(self.levels if into.magics else 0):
             _, code = _magic(number, self._unit_bits * (level + 1))
             row = into.values[level * length : (level + 1) * length]
             # Modulo 2**64, as they were added.

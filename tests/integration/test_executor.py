@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_task import array_task
 from fedkube_client.executor import AppSettings, Executor
 from fedkube_client.segments import Segment
 
 from fedkube.app.records import to_values
-from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
 
 ECHO = Path(__file__).parents[1] / "apps" / "echo"
@@ -35,21 +35,12 @@ def executor():
     executor.close()
 
 
-def task(number, nbytes):
-    content = pb.Content()
-    entry = content.records.add(name="arrays").arrays.items.add(name="w", dtype="uint8", blob=0)
-    entry.shape.append(nbytes)
-    entry.stype = "numpy.ndarray"
-    call = pb.Call(id=number, node=5, message_id=f"m{number}", created_at=1.0, ttl=100, seed=number)
-    return pb.Task(assignment=number, message_type="train", content=content, calls=[call])
-
-
 def echo(executor, number, nbytes):
     """The arrays of the reply to one of so many bytes."""
     sent = Segment.create(nbytes)
     sent.view[:] = bytes([number % 200]) * nbytes
     request = xpb.Execute(
-        task=task(number, nbytes), places=[xpb.Place(segment=number, nbytes=nbytes)]
+        task=array_task(number, nbytes), places=[xpb.Place(segment=number, nbytes=nbytes)]
     )
     request.dropped.extend([number - 1] if number > 1 else [])
     executed, views = executor.execute(request, {number: (sent.descriptor, nbytes)})

@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from array_task import array_task
 from fedkube_client.executor import AppSettings, Executor
+from fedkube_client.executor_main import has_children
 from fedkube_client.segments import SegmentCache
 
-from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import executor_pb2 as xpb
 
 NBYTES = 3_000_000
@@ -41,6 +42,12 @@ def train(msg, context):
 """
 
 
+def open_segments() -> int:
+    """Of this process: two descriptors for each, and some of the executor's own."""
+    links = (f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd"))
+    return sum("memfd:fedkube" in os.readlink(each) for each in links if os.path.islink(each))
+
+
 @pytest.fixture
 def serve(tmp_path):
     """Serves rounds of a new model each; the files that these were in, and the last metrics."""
@@ -61,9 +68,8 @@ def serve(tmp_path):
             digest = bytes([number])
             cache.add(segment, [(digest, 0, NBYTES)])
             place = cache.find(digest)
-            request = xpb.Execute(
-                task=task(number), places=[place], dropped=cache.shrink({place.segment})
-            )
+            request = xpb.Execute(task=array_task(number, NBYTES), places=[place])
+            request.dropped.extend(cache.shrink({place.segment}))
             executed, _ = executor.execute(
                 request, {place.segment: cache.descriptor(place.segment)}
             )
@@ -73,21 +79,13 @@ def serve(tmp_path):
             (record,) = (each for each in outcome.content.records if each.HasField("metrics"))
             metrics = {item.key: item.integer for item in record.metrics.items}
             assert metrics["same"] == 1, "what the app has kept is as it came"
+            assert open_segments() <= 10, "what is of no use is not held on to"
         cache.close()
         return files, metrics
 
     yield rounds
     for executor in started:
         executor.close()
-
-
-def task(number: int) -> pb.Task:
-    content = pb.Content()
-    item = content.records.add(name="arrays").arrays.items.add(name="w", dtype="uint8", blob=0)
-    item.shape.append(NBYTES)
-    item.stype = "numpy.ndarray"
-    call = pb.Call(id=number, node=5, message_id=f"m{number}", created_at=1.0, ttl=100, seed=number)
-    return pb.Task(assignment=number, message_type="train", content=content, calls=[call])
 
 
 def test_models_that_come_one_after_the_other_use_a_few_files(serve):
@@ -118,3 +116,8 @@ def test_children_are_seen(child):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(child)
+
+
+def test_where_children_cannot_be_seen_there_may_be_some(monkeypatch):
+    monkeypatch.delattr(os, "waitid")
+    assert has_children()

@@ -57,7 +57,7 @@ def writes(monkeypatch):
     pwrite, seen = os.pwrite, []
 
     def watched(file, data, offset):
-        direct = bool(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT)
+        direct = bool(fcntl.fcntl(file, fcntl.F_GETFL) & writing._DIRECT)
         seen.append((offset, len(data), direct))
         return pwrite(file, data, offset)
 
@@ -66,9 +66,11 @@ def writes(monkeypatch):
 
 
 def goes_past(file):
+    if not writing._DIRECT:
+        return False
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     try:
-        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | writing._DIRECT)
     except OSError:
         return False
     fcntl.fcntl(file, fcntl.F_SETFL, flags)
@@ -88,7 +90,7 @@ def test_whole_blocks_of_what_is_large_go_past_the_page_cache(small_pieces, file
     assert (100, 3996, False) in writes
     assert (2 * PIECE, 600, False) in writes
     assert end == 2 * PIECE + 600
-    assert not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT, "nobody else's writes do"
+    assert not fcntl.fcntl(file, fcntl.F_GETFL) & writing._DIRECT, "nobody else's writes do"
 
 
 def test_what_is_little_is_one_ordinary_write(file, writes):
@@ -102,7 +104,7 @@ def test_where_there_are_no_such_writes_it_goes_through_the_page_cache(
     real = fcntl.fcntl
 
     def refuses(file, command, *more):
-        if command == fcntl.F_SETFL and more[0] & os.O_DIRECT:
+        if command == fcntl.F_SETFL and more[0] & writing._DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(file, command, *more)
 
@@ -119,7 +121,7 @@ def test_another_system_or_disk(small_pieces, file, monkeypatch, others):
         real = os.pwrite
 
         def picky(file, data, offset):
-            if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT and offset % 65536:
+            if fcntl.fcntl(file, fcntl.F_GETFL) & writing._DIRECT and offset % 65536:
                 raise OSError(errno.EINVAL, "Invalid argument")
             return real(file, data, offset)
 
@@ -143,4 +145,4 @@ def test_a_disk_that_is_full(small_pieces, file, monkeypatch, nbytes):
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left"):
         writing.write(file, [some(nbytes)])
-    assert not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT
+    assert not fcntl.fcntl(file, fcntl.F_GETFL) & writing._DIRECT
