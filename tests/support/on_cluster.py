@@ -22,6 +22,10 @@ DIGITS = ROOT / "examples" / "digits"
 # What a run may own.
 KINDS = "pods,jobs,services,secrets,configmaps,persistentvolumeclaims,networkpolicies,pdb"
 ENDED = ("Succeeded", "Failed", "Stopped")
+# Seconds in which a pod that is deleted has to be gone. A kubelet before 1.22 may forget to take
+# away a container that ends by itself within the second in which its pod is deleted: the pod stays
+# until dead containers are collected, once a minute, and the next look at pods' states, every 10 s.
+POD_GONE = 120
 COORDINATOR = "app.kubernetes.io/component=coordinator"
 
 
@@ -153,6 +157,10 @@ class Cluster:
     def left_of(self, run: str) -> list[str]:
         """Objects of a run that are still there, as KIND/NAME."""
         return self.kubectl("get", KINDS, "-l", f"fedkube.io/run={run}", "-o", "name").split()
+
+    def until_gone(self, run: str) -> None:
+        """Wait for the end of a run's last object."""
+        self.until(lambda: not self.left_of(run), "end of the last object", POD_GONE)
 
     def submit_digits(self, name: str, *words: str, rounds: int = 3) -> None:
         """Submit the digits example with a seed; later words override earlier ones."""

@@ -67,7 +67,7 @@ def test_the_api_server_is_away_for_two_minutes(
         assert line in shown
     assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", rounds)
     cluster.kubectl("delete", "federatedrun", run)
-    cluster.until(lambda: not cluster.left_of(run), "end of the last object", 60)
+    cluster.until_gone(run)
 
 
 def server_uids(cluster: Cluster, run: str) -> list[str]:

@@ -173,4 +173,4 @@ def test_runs_share_the_gpus(
     assert cluster.wait_for_end(second)["state"] == "Succeeded"
     follows(cluster, first, 4)
     cluster.kubectl("delete", "federatedrun", first)
-    cluster.until(lambda: not cluster.left_of(first), "end of the last object")
+    cluster.until_gone(first)

@@ -79,7 +79,7 @@ def test_deleting_a_run_leaves_nothing(cluster: Cluster, submit: Callable[..., s
     run = submit("gone", rounds=50)
     cluster.until(lambda: cluster.running_pods(run, "worker"), "worker")
     assert cluster.fedkube("delete", run).returncode == 0
-    cluster.until(lambda: not cluster.left_of(run), "end of the last object", 60)
+    cluster.until_gone(run)
 
 
 def test_a_run_that_is_stopped_has_no_workers_until_it_is_resumed(

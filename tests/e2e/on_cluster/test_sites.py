@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_cluster import ROOT, Cluster, federated_run
+from on_cluster import POD_GONE, ROOT, Cluster, federated_run
 
 from fedkube.app import bundle
 
@@ -118,7 +118,7 @@ def test_each_site_sees_its_own_data_and_no_other(
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "pulled" / "run.json").read_text())["spec"]["sites"] == [*SITES]
     cluster.kubectl("delete", "federatedrun", "silos")
-    cluster.until(lambda: not cluster.left_of("silos"), "end of the last object", 60)
+    cluster.until_gone("silos")
     claims = cluster.kubectl("get", "pvc", "-o", "name").split()
     assert {f"persistentvolumeclaim/{site}-data" for site in SITES} <= set(claims)
 
@@ -175,7 +175,7 @@ def test_a_site_that_is_banned_in_the_middle_of_a_run_is_left_out(
             told = cluster.get("pods", "-l", "fedkube.io/run=bans,fedkube.io/role=worker")
             return sorted(pod["metadata"]["labels"]["fedkube.io/site"] for pod in told)
 
-        cluster.until(lambda: pods() == ["north", "south"], "end of the pod of east", 60)
+        cluster.until(lambda: pods() == ["north", "south"], "end of the pod of east", POD_GONE)
         cluster.until(lambda: cluster.status("bans")["round"] > before + 2, "further rounds", 60)
         (banned,) = [
             each for each in cluster.status("bans")["conditions"] if each["type"] == "Banned"
