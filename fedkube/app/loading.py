@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sys
@@ -57,5 +58,21 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch = sys.modules.get("torch")
-    if torch is not None:
+    if torch is None:
+        return
+    if _has_accelerator(torch):
         torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@functools.cache
+def _has_accelerator(torch: Any) -> bool:
+    """Whether PyTorch has, or may have, a device here that is seeded, too.
+
+    ``manual_seed`` takes down the call stack for each kind of device that is not there, which costs
+    more than most else of a short call.
+    """
+    accelerator = getattr(torch, "accelerator", None)  # since 2.6
+    # Asked first: unlike ``is_available``, it leaves CUDA to those that the app forks.
+    return accelerator is None or torch.cuda.device_count() > 0 or accelerator.is_available()

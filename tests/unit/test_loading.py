@@ -84,6 +84,21 @@ def test_the_same_seed_gives_the_same_numbers_everywhere(seed):
     assert draw() == first
 
 
+@pytest.mark.parametrize("devices", [0, 1])
+def test_devices_are_seeded_where_there_are_any(monkeypatch, devices):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    loading._has_accelerator.cache_clear()
+    try:
+        loading.seed_everything(5)
+    finally:
+        loading._has_accelerator.cache_clear()
+    assert seeded == [5] * devices
+    assert torch.initial_seed() == 5
+
+
 def _raised_in(folder, text):
     file = folder / "app_code.py"
     file.write_text(text)
