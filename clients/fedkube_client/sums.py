@@ -14,12 +14,13 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import packed, tensors, updates
 
 
-@dataclass(slots=True)
-class _First:
-    """The first update, kept as it came: it may stay the only one."""
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """``peaks``: of each item, the largest magnitudes of its blocks."""
 
     items: Sequence[pb.Array]
     views: Sequence[memoryview]
+    peaks: Sequence[list[float]]
     weight: float
 
 
@@ -46,7 +47,7 @@ class HeldSum:
         self._expected = Expected(self._shapes, task.fold.weight_key)
         self._sent = {item.name: (item.dtype, sent[item.blob]) for item in arrays}
         self._tensors = {name: _Tensor() for name in self._shapes}
-        self._first: _First | None = None
+        self._first: _Update | None = None  # kept as it came: it may stay the only one
 
     def add(
         self,
@@ -64,18 +65,19 @@ class HeldSum:
             return reason
         weight = updates.weight(outcome.content, self._fold.weight_key)
         items = updates.arrays(outcome.content)
-        for item in items:
-            magnitudes = _magnitudes(_values(item, views))
+        peaks = [_magnitudes(_values(item, views)) for item in items]
+        for item, magnitudes in zip(items, peaks, strict=True):
             reason = updates.unfit(item.name, magnitudes, weight)
             if reason is not None:
                 return reason
-        kept = [pb.Array.FromString(item.SerializeToString()) for item in items]
-        updates.hold(outcome)
+        update = _Update(items, views, peaks, weight)
         if not self.calls:
-            self._first = _First(kept, list(views), weight)
+            kept = [pb.Array.FromString(item.SerializeToString()) for item in items]
+            self._first = _Update(kept, list(views), peaks, weight)
         else:
             self._sum_first()
-            self._sum(kept, views, weight, len(self.calls))
+            self._sum(update, len(self.calls))
+        updates.hold(outcome)
         self.calls.append(outcome.call)
         return None
 
@@ -83,7 +85,7 @@ class HeldSum:
         self, content: pb.Content, blobs: Sequence[pb.Blob], views: Sequence[memoryview]
     ) -> tuple[Sequence[pb.Blob], Sequence[memoryview]]:
         """The same with arrays of their own in the place of those that are compressed."""
-        items = list(packed.packed(content))
+        items = packed.packed(content)
         if not items:
             return blobs, views
         blobs, views = list(blobs), list(views)
@@ -101,21 +103,19 @@ class HeldSum:
     def _sum_first(self) -> None:
         first, self._first = self._first, None
         if first is not None:
-            self._sum(first.items, first.views, first.weight, 0)
+            self._sum(first, 0)
 
-    def _sum(
-        self, items: Sequence[pb.Array], views: Sequence[memoryview], weight: float, place: int
-    ) -> None:
-        for item in items:
+    def _sum(self, update: _Update, place: int) -> None:
+        for item, peaks in zip(update.items, update.peaks, strict=True):
             tensor = self._tensors[item.name]
-            if self._is_unchanged(item, views[item.blob]):
+            if self._is_unchanged(item, update.views[item.blob]):
                 tensor.unchanged.append(place)
                 continue
-            values = _values(item, views)
+            values = _values(item, update.views)
             if item.dtype not in tensor.sums:
                 size = math.prod(self._shapes[item.name])
                 tensor.sums[item.dtype] = TensorSum(values.dtype, size, self._fold.bits)
-            tensor.sums[item.dtype].add(0, values, weight, _magnitudes(values))
+            tensor.sums[item.dtype].add(0, values, update.weight, peaks)
 
     def _is_unchanged(self, item: pb.Array, view: memoryview) -> bool:
         dtype, sent = self._sent[item.name]
@@ -144,7 +144,7 @@ class HeldSum:
                 tensor.unchanged = []  # said once, whatever the number of types
         return frame, pieces
 
-    def _export_first(self, frame: pb.Sum, first: _First) -> list[list[memoryview]]:
+    def _export_first(self, frame: pb.Sum, first: _Update) -> list[list[memoryview]]:
         pieces = []
         for item in first.items:
             view = first.views[item.blob]

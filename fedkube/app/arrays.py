@@ -18,7 +18,7 @@ from flwr.common.constant import SType
 from numpy.lib import format as npy
 
 from fedkube.core.errors import AppInvalid, Rejected
-from fedkube.wire.tensors import DTYPES, view
+from fedkube.wire.tensors import DTYPES, NAMES, view
 
 
 class WireArray(Array):
@@ -37,7 +37,7 @@ class WireArray(Array):
         declared_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.__dict__["_elements"] = elements
-        self.dtype = str(elements.dtype) if declared_dtype is None else declared_dtype
+        self.dtype = NAMES[elements.dtype] if declared_dtype is None else declared_dtype
         self.shape = elements.shape if declared_shape is None else declared_shape
         self.stype = stype
 
@@ -106,14 +106,14 @@ _flowers_numpy = Array.numpy
 
 
 def _from_numpy(cls: type[Array], ndarray: npt.NDArray[Any]) -> Array:
-    travels = isinstance(ndarray, np.ndarray) and DTYPES.get(ndarray.dtype.name) == ndarray.dtype
-    if not travels:
+    name = NAMES.get(ndarray.dtype) if isinstance(ndarray, np.ndarray) else None
+    if name is None:
         made: Array = _flowers_from_numpy(cls, ndarray)
         return made
     array = Array.__new__(Array)
     # A copy: the app may go on changing its own. ``np.save`` takes subclasses as plain arrays too.
     array.__dict__["_elements"] = np.array(ndarray, order="K", subok=False)
-    array.dtype = str(ndarray.dtype)
+    array.dtype = name
     array.shape = tuple(ndarray.shape)
     array.stype = SType.NUMPY
     return array
@@ -268,7 +268,7 @@ def elements_of(array: Array, name: str) -> npt.NDArray[np.generic] | None:
     elements = _kept(array)
     if elements is None:
         elements = _parse(array.data, name)
-    wanted = DTYPES.get(elements.dtype.name)
+    wanted = elements.dtype if elements.dtype in NAMES else DTYPES.get(elements.dtype.name)
     if wanted is None:
         raise Rejected(
             f"array {name!r} has element type {elements.dtype}, and only "

@@ -19,6 +19,7 @@ from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.contents import get_value
 from fedkube.wire.limits import INLINE_BYTES, MAX_BLOBS
+from fedkube.wire.tensors import NAMES
 
 _INT64 = range(-(1 << 63), 1 << 63)
 _UINT64 = range(1 << 63, 1 << 64)
@@ -66,7 +67,7 @@ class Encoder:
             entry.dtype = array.dtype
             entry.shape.extend(array.shape)
         else:
-            entry.dtype = elements.dtype.name
+            entry.dtype = NAMES[elements.dtype]
             entry.shape.extend(elements.shape)
             if (array.dtype, tuple(array.shape)) != (entry.dtype, elements.shape):
                 entry.declared_dtype = array.dtype

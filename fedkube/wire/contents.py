@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from fedkube.core.errors import Rejected
@@ -11,12 +11,17 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 _LISTS = ("reals", "integers", "booleans", "texts", "datas")
 
 
-def references(content: pb.Content) -> Iterator[pb.Array | pb.Value]:
+def references(content: pb.Content) -> list[pb.Array | pb.Value]:
     """Every entry that refers to a blob."""
+    found: list[pb.Array | pb.Value] = []
     for record in content.records:
-        yield from record.arrays.items
-        for values in (record.metrics, record.configs):
-            yield from (value for value in values.items if value.WhichOneof("kind") == "blob")
+        kind = record.WhichOneof("kind")
+        if kind == "arrays":
+            found += record.arrays.items
+        elif kind is not None:
+            values = record.metrics if kind == "metrics" else record.configs
+            found += [value for value in values.items if value.WhichOneof("kind") == "blob"]
+    return found
 
 
 def renumber(content: pb.Content, new: Callable[[int], int]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,9 +33,9 @@ def arrays(content: pb.Content) -> list[pb.Array]:
     return [item for record in contents.array_records(content) for item in record.items]
 
 
-def packed(content: pb.Content) -> Iterator[pb.Array]:
+def packed(content: pb.Content) -> list[pb.Array]:
     """The arrays that are compressed."""
-    return (item for item in arrays(content) if item.compression)
+    return [item for item in arrays(content) if item.compression]
 
 
 def kind_of(item: pb.Array) -> Compression:
@@ -73,9 +73,9 @@ def restored(item: pb.Array, data: memoryview, base: memoryview | None) -> memor
 
 def refusal(task: pb.Task, outcome: pb.Outcome, blobs: Sequence[pb.Blob]) -> str | None:
     """Why an outcome's compressed arrays must not be unpacked, or None. Needs no bytes."""
-    if any(packed(outcome.state)):
+    if packed(outcome.state):
         return "the client's state holds a compressed array"
-    items = list(packed(outcome.content))
+    items = packed(outcome.content)
     if not items:
         return None
     sent = arrays(task.content)

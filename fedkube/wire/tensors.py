@@ -18,6 +18,8 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "bool": np.dtype("?"),
     **{name: np.dtype(name).newbyteorder("<") for name in _NUMBERS.split()},
 }
+# The names again, by type; one in another byte order is not among them. ``dtype.name`` is slow.
+NAMES: dict[np.dtype[np.generic], str] = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def digest(data: bytes | memoryview) -> bytes:

@@ -711,7 +711,7 @@ class Driver:
 
 def _unpackings(message: Outgoing, outcome: pb.Outcome, first: int) -> list[Unpacking]:
     """How to unpack an outcome's compressed arrays, which become the blobs from ``first`` on."""
-    items = list(packed.packed(outcome.content))
+    items = packed.packed(outcome.content)
     sent = packed.arrays(message.frame.content) if items else []
     unpackings = []
     for number, item in enumerate(items, first):

@@ -196,7 +196,7 @@ class ServerProcess:
     async def _open(self) -> Any:
         self._driver.changed = self._exchange.changed
         loop = self._loop
-        self._recorder.changed = lambda: _soon(loop, self._exchange.changed)
+        self._recorder.changed = _soon(loop, self._exchange.changed)
         server, port = channels.serve(self._listen, self._credentials, self._exchange.handlers())
         await server.start()
         if self._record.started_at is None:
@@ -277,9 +277,23 @@ def _code(ending: Ending) -> Exit:
     return _CODES.get(ending.reason, Exit.RUN_FAILED)
 
 
-def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody watches any more
-        loop.call_soon_threadsafe(callback)
+def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
+    """What has it called on the loop, from any thread; once for all that ask until then."""
+    asked = False
+
+    def call() -> None:
+        nonlocal asked
+        asked = False  # before: who asks from now on may have changed something since
+        callback()
+
+    def ask() -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody watches any more
+                loop.call_soon_threadsafe(call)
+
+    return ask
 
 
 def _follow_launcher(descriptor: int, server: ServerProcess) -> None:

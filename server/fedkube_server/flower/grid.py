@@ -115,6 +115,7 @@ class ExchangeGrid(Grid):
         self._taking: Batch | None = None  # what takes the late updates that come now
         self._task_ids = itertools.count(first)
         self._message_numbers = itertools.count(first)
+        self._stem = uuid.uuid4().hex[:16]  # of the messages' ids: another one in each life
         self._pushed: dict[str, Sent] = {}
         self._lock = threading.Lock()
 
@@ -370,8 +371,9 @@ class ExchangeGrid(Grid):
 
     def _sent(self, message: Message) -> Sent:
         metadata = message.metadata
-        metadata.__dict__["_message_id"] = uuid.uuid4().hex
-        return Sent(next(self._task_ids), self._partitions.get(metadata.dst_node_id, -1), message)
+        task = next(self._task_ids)
+        metadata.__dict__["_message_id"] = f"{self._stem}{task:016x}"
+        return Sent(task, self._partitions.get(metadata.dst_node_id, -1), message)
 
     def _task(
         self,
