@@ -20,13 +20,14 @@ from fedkube.core import stragglers
 from fedkube.core.errors import Environment, Rejected
 from fedkube.core.tasks import Assign, Dispatcher, Effect, Flush, Kind, Revoke, Settle, TaskState
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import contents, packed, tensors
+from fedkube.wire import contents, packed
 from fedkube.wire.limits import BATCH_CALLS, BATCH_S, HELD_S, RELAY_HELD_S
 from fedkube_server.blobs import StoredBlob
+from fedkube_server.calls import Answer, ClientState, NewTask, refusal_text
 from fedkube_server.durations import Durations
-from fedkube_server.folds import Fold, Sent
+from fedkube_server.folds import Fold
 from fedkube_server.landing import Landed
-from fedkube_server.unpacking import Unpacked, Unpacking
+from fedkube_server.unpacking import Unpacking, unpack, unpackings
 
 log = logging.getLogger("fedkube.server")
 
@@ -40,62 +41,6 @@ _ENDED = 64
 _LOOK_S = 0.5
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Answer:
-    """How a call ended well. ``blobs``: the bytes of its arrays, as views.
-
-    ``records``: what admission decoded it to; Flower's type. ``digests``: of the blobs, where the
-    update is late and in no sum.
-    """
-
-    outcome: pb.Outcome
-    blobs: Sequence[memoryview]
-    records: Any = None
-    digests: Sequence[bytes] = ()
-
-
-Ending = Answer | pb.Failure
-Admission = Callable[[Answer], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message that goes to one client or to many.
-
-    ``frame`` lacks what only the driver knows: assignment, calls and the blobs' list. ``fold``:
-    where the updates are summed, and ``sent`` then the message's arrays.
-    """
-
-    frame: pb.Task
-    blobs: list[StoredBlob]
-    kind: Kind
-    fold: Fold | None = None
-    sent: Mapping[str, Sent] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class NewTask:
-    """A message for one client.
-
-    ``call`` lacks the client's state. ``admit`` decodes a reply and says why it must not count, or
-    None. ``expires_in_s`` is the message's time to live; None: others see to that. ``held`` is
-    called when the update is in a worker's sum, again if that is lost and the call made anew.
-    ``state``: the client's, where the driver does not keep it. ``left`` is called when its phase is
-    closed without it; how it ends is told by ``settled`` all the same.
-    """
-
-    id: int
-    client: int
-    call: pb.Call
-    message: Outgoing
-    admit: Admission
-    settled: Callable[[Ending], None]
-    expires_in_s: float | None
-    held: Callable[[Answer], None] = lambda answer: None
-    state: ClientState | None = None
-    left: Callable[[pb.Failure], None] = lambda failure: None
 
 
 class WorkerSession(Protocol):
@@ -119,14 +64,6 @@ class WorkerSession(Protocol):
 
     def silent_s(self) -> float:
         """For how long it has been the worker's turn, and it has said nothing."""
-
-
-@dataclass(slots=True)
-class ClientState:
-    """What a logical client keeps between its calls: its ``Context.state``."""
-
-    content: pb.Content = field(default_factory=pb.Content)
-    blobs: list[StoredBlob] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -294,7 +231,7 @@ class Driver:
         known: dict[bytes, StoredBlob] = {}
         dtypes: dict[int, np.dtype[np.generic]] = {}
         wanted: set[int] = set()
-        unpackings: list[Unpacking] = []
+        found: list[Unpacking] = []
         for outcome in reply.outcomes:
             if not self._runs(session, reply.assignment, outcome.call):
                 continue
@@ -311,10 +248,10 @@ class Driver:
                 continue
             for content in (outcome.content, outcome.state):
                 wanted |= {entry.blob for entry in contents.references(content)}
-            unpackings += _unpackings(message, outcome, len(reply.blobs) + len(unpackings))
+            found += unpackings(message, outcome, len(reply.blobs) + len(found))
             if fold is not None:
                 dtypes |= fold.dtypes(outcome)
-        return Examined(known, dtypes, wanted, unpackings)
+        return Examined(known, dtypes, wanted, found)
 
     def examine_sum(self, session: WorkerSession, update: pb.Sum) -> Examined:
         """The same of a worker's sum."""
@@ -454,7 +391,7 @@ class Driver:
                 if reason is None and not outcome.held:
                     reason = await _off_loop(nbytes, fold.unfit, outcome, landed)
                 return reason or live.task.admit(answer)
-            await _off_loop(nbytes, _unpack, outcome, landed)
+            await _off_loop(nbytes, unpack, outcome, landed)
             return await _off_loop(nbytes, live.task.admit, answer)
         except Rejected as error:
             return error.message
@@ -709,33 +646,6 @@ class Driver:
             live.task.settled(pb.Failure(code=pb.Failure.LOST, reason=effect.reason))
 
 
-def _unpackings(message: Outgoing, outcome: pb.Outcome, first: int) -> list[Unpacking]:
-    """How to unpack an outcome's compressed arrays, which become the blobs from ``first`` on."""
-    items = packed.packed(outcome.content)
-    sent = packed.arrays(message.frame.content) if items else []
-    unpackings = []
-    for number, item in enumerate(items, first):
-        base = packed.base_of(item, sent)
-        unpackings.append(
-            Unpacking(
-                item.blob,
-                packed.kind_of(item),
-                tensors.DTYPES[item.dtype],
-                math.prod(item.shape),
-                None if base is None else message.blobs[base.blob].data,
-            )
-        )
-        packed.replace(item, number)
-    return unpackings
-
-
-def _unpack(outcome: pb.Outcome, landed: Sequence[Landed]) -> None:
-    """Write compressed arrays out; Rejected where their bytes lie, whether or not anyone looks."""
-    for item in packed.arrays(outcome.content):
-        if item.blob < len(landed) and isinstance(landed[item.blob], Unpacked):
-            landed[item.blob].view()
-
-
 class _Views(Sequence[memoryview]):
     """The blobs of a reply, looked at only where somebody needs them."""
 
@@ -754,11 +664,6 @@ async def _off_loop(nbytes: int, work: Callable[..., T], *arguments: Any) -> T:
     if nbytes <= _INLINE_BYTES:
         return work(*arguments)
     return await asyncio.to_thread(work, *arguments)
-
-
-def refusal_text(reason: str) -> str:
-    """How a refused update is spoken of, wherever it was refused."""
-    return f"the update was refused: {reason}"
 
 
 _EXPIRED = "the message's time to live ran out before a reply came"

@@ -22,7 +22,7 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.proto.v1 import journal_pb2 as journal
 from fedkube.store.journal import Journal
 from fedkube.wire import contents, tensors
-from fedkube_server.driver import Answer, ClientState, Ending
+from fedkube_server.calls import Answer, ClientState, Ending
 from fedkube_server.folds import Array, Fold
 from fedkube_server.halt import Ending as RunEnding
 from fedkube_server.halt import Halt

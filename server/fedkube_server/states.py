@@ -6,7 +6,7 @@ from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents
 from fedkube_server.blobs import BlobStore, StoredBlob
-from fedkube_server.driver import Answer, ClientState
+from fedkube_server.calls import Answer, ClientState
 
 
 def keep(answer: Answer, store: BlobStore) -> ClientState:

@@ -6,7 +6,8 @@ a strategy needs the arrays themselves, they are written out once, to room that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ import numpy.typing as npt
 
 from fedkube.core.partial_sums import BLOCK
 from fedkube.core.quantisation import Compression, restore
+from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import packed, tensors
 from fedkube.wire.limits import CHUNK_BYTES
+from fedkube_server.calls import Outgoing
 from fedkube_server.landing import Block, Landed, Room, Spool, peaks_of
 
 
@@ -89,3 +93,30 @@ class Unpacked(Landed):
                 start,
                 restore(how.kind, self._packed.read, how.size, part, of_base, how.dtype),
             )
+
+
+def unpackings(message: Outgoing, outcome: pb.Outcome, first: int) -> list[Unpacking]:
+    """How to unpack an outcome's compressed arrays, which become the blobs from ``first`` on."""
+    items = packed.packed(outcome.content)
+    sent = packed.arrays(message.frame.content) if items else []
+    unpackings = []
+    for number, item in enumerate(items, first):
+        base = packed.base_of(item, sent)
+        unpackings.append(
+            Unpacking(
+                item.blob,
+                packed.kind_of(item),
+                tensors.DTYPES[item.dtype],
+                math.prod(item.shape),
+                None if base is None else message.blobs[base.blob].data,
+            )
+        )
+        packed.replace(item, number)
+    return unpackings
+
+
+def unpack(outcome: pb.Outcome, landed: Sequence[Landed]) -> None:
+    """Write compressed arrays out; Rejected where their bytes lie, whether or not anyone looks."""
+    for item in packed.arrays(outcome.content):
+        if item.blob < len(landed) and isinstance(landed[item.blob], Unpacked):
+            landed[item.blob].view()

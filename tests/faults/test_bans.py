@@ -14,7 +14,7 @@ import pytest
 from exchange_harness import open_world
 from faulty_link import Link
 from fedkube_server import workers
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.landing import Spool
 from run_processes import Processes, until
 from scripted_worker import Worker, all_frames

@@ -15,7 +15,7 @@ import pytest
 from exchange_harness import Server, play
 from faulty_link import Link
 from fedkube_server import workers
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.landing import Spool
 from scripted_worker import Worker, all_frames
 from summing import announcement, answer, ask, update

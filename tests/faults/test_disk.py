@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.past import Past
 
 from fedkube.api.v1alpha1 import Pool, RunSpec, Server

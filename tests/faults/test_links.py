@@ -18,7 +18,7 @@ from faulty_link import Link
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_server import driver, sessions, workers
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.landing import Spool
 from scripted_worker import Worker, all_frames
 from summing import announcement, answer, ask, held, update

@@ -10,7 +10,7 @@ import numpy as np
 from exchange_harness import Server
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 
 from fedkube.app.records import to_values
 from fedkube.proto.v1 import exchange_pb2 as pb

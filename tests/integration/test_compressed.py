@@ -10,7 +10,7 @@ import pytest
 from exchange_harness import Server
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.folds import Fold
 
 from fedkube.app.records import decode, to_values

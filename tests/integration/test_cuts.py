@@ -12,7 +12,7 @@ from exchange_harness import Server
 from faulty_link import Link
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.folds import Fold
 
 from fedkube.app.records import to_values

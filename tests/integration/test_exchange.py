@@ -9,7 +9,7 @@ import grpc.aio
 import numpy as np
 import pytest
 from fedkube_server import sessions, workers
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from scripted_worker import Worker, all_frames, parts
 
 from fedkube.pki.authority import Authority

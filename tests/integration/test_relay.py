@@ -14,7 +14,7 @@ from faulty_link import Link
 from fedkube_client.agent import Agent
 from fedkube_client.executor import AppSettings
 from fedkube_client.sums import HeldSum
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.folds import Fold
 from fedkube_server.relay.process import Relay
 from scripted_worker import Worker, all_frames

@@ -23,8 +23,9 @@ from fedkube_client.flower import Handler
 from fedkube_client.segments import Segment
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
+from fedkube_server.calls import Ending
 from fedkube_server.credits import Credits
-from fedkube_server.driver import Driver, Ending
+from fedkube_server.driver import Driver
 from fedkube_server.flower import app, hooks
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
 from fedkube_server.flower.grid import ExchangeGrid, Federation

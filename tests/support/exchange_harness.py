@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer, Driver, NewTask, Outgoing
+from fedkube_server.calls import Answer, NewTask, Outgoing
+from fedkube_server.driver import Driver
 from fedkube_server.exchange import Exchange
 from fedkube_server.folds import Fold, sent_arrays
 from fedkube_server.halt import Halt

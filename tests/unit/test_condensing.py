@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from fedkube_server.driver import ClientState
+from fedkube_server.calls import ClientState
 from fedkube_server.flower.condensing import Start
 from fedkube_server.past import Condensed
 from flwr.app import Array, ArrayRecord, MetricRecord

@@ -7,7 +7,8 @@ import pytest
 from fedkube_server import driver as driver_module
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer, Driver, NewTask, Outgoing
+from fedkube_server.calls import Answer, NewTask, Outgoing
+from fedkube_server.driver import Driver
 from fedkube_server.folds import Fold, sent_arrays
 from fedkube_server.landing import Landed
 

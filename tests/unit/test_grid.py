@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.flower.grid import ExchangeGrid, Federation
 from fedkube_server.flower.tracking import Tracker
 from fedkube_server.halt import Ending, Halt, Halted

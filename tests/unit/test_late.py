@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.folds import Late
 from fedkube_server.late import Away, Come, LateUpdates
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.folds import Fold
 from fedkube_server.past import Past
 from google.protobuf.json_format import MessageToDict

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer, ClientState
+from fedkube_server.calls import Answer, ClientState
 from fedkube_server.folds import Fold
 from fedkube_server.halt import Ending, Halt, Halted
 from fedkube_server.past import Past
@@ -417,7 +417,7 @@ def test_a_run_that_waits_for_room_hears_when_it_is_ended(broken):
 
 GOES_ON = """
 import ctypes, gc, pathlib, sys
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.past import Past
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.store.journal import Journal

@@ -5,7 +5,7 @@ import math
 import flwr.server.strategy as legacy
 import numpy as np
 import pytest
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 from fedkube_server.flower.rules import admission, admit_anything, is_flowers, unfit
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp import strategy as message_api

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore
-from fedkube_server.driver import Answer
+from fedkube_server.calls import Answer
 
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb

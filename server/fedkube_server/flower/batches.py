@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 
 from fedkube.store.history import Phase
-from fedkube_server.driver import Ending
+from fedkube_server.calls import Ending
 from fedkube_server.folds import Fold
 from fedkube_server.folds import Sent as ArraySent
 from fedkube_server.halt import Halt

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedkube.core.errors import AppInvalid, Environment
 from fedkube.proto.v1 import journal_pb2 as journal
-from fedkube_server.driver import Answer, ClientState
+from fedkube_server.calls import Answer, ClientState
 from fedkube_server.flower import strategy_state
 from fedkube_server.past import Condensed, Past
 

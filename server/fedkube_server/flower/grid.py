@@ -29,7 +29,8 @@ from fedkube.wire.limits import BATCH_BYTES
 from fedkube.wire.tensors import digest
 from fedkube_server import states
 from fedkube_server.blobs import BlobStore, StoredBlob
-from fedkube_server.driver import Admission, Answer, Driver, Ending, NewTask, Outgoing
+from fedkube_server.calls import Admission, Answer, Ending, NewTask, Outgoing
+from fedkube_server.driver import Driver
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
 from fedkube_server.flower.messages import pack, reply, withdrawn
 from fedkube_server.flower.rules import admit_folded

@@ -28,7 +28,7 @@ from flwr.serverapp.strategy import Strategy, fedavg
 
 from fedkube.app.arrays import STAND_IN, FoldedArray, WireArray
 from fedkube.core.errors import AppInvalid
-from fedkube_server.driver import refusal_text
+from fedkube_server.calls import refusal_text
 from fedkube_server.flower.rules import legacy_content
 from fedkube_server.flower.tracking import Tracker, plain_arrays
 

@@ -14,7 +14,7 @@ from fedkube.app.records import Encoder
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, frames
 from fedkube_server.blobs import BlobStore, StoredBlob
-from fedkube_server.driver import Answer, Ending
+from fedkube_server.calls import Answer, Ending
 
 _ERROR_CODES = {
     pb.Failure.APP_RAISED: ErrorCode.CLIENT_APP_RAISED_EXCEPTION,

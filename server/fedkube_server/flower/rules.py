@@ -16,7 +16,7 @@ from fedkube.app.records import decode
 from fedkube.core.admission import Expected, Shape, refusal
 from fedkube.core.aggregation import STATED, Aggregation
 from fedkube.core.errors import AppInvalid
-from fedkube_server.driver import Admission, Answer
+from fedkube_server.calls import Admission, Answer
 from fedkube_server.folds import Fold
 
 # Flower's strategies that take replies' bytes as they are, and have an encoding of their own.

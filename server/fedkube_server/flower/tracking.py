@@ -26,7 +26,7 @@ from fedkube.core.cohort import asked, share
 from fedkube.core.errors import AppInvalid, FedKubeError
 from fedkube.core.run_states import RunEvent
 from fedkube.store.history import Metric, Phase
-from fedkube_server.driver import Admission, Answer, ClientState, refusal_text
+from fedkube_server.calls import Admission, Answer, ClientState, refusal_text
 from fedkube_server.flower.condensing import Start
 from fedkube_server.flower.rules import (
     admission,

@@ -23,7 +23,8 @@ from fedkube.wire import contents, updates
 from fedkube.wire.limits import BATCH_BYTES
 from fedkube.wire.uploads import Uploads
 from fedkube_server.blobs import StoredBlob
-from fedkube_server.driver import Answer, ClientState, Driver, Ending, NewTask, Outgoing
+from fedkube_server.calls import Answer, ClientState, Ending, NewTask, Outgoing
+from fedkube_server.driver import Driver
 from fedkube_server.folds import sent_arrays
 from fedkube_server.relay.fetches import Whole
 from fedkube_server.relay.folds import RelayFold

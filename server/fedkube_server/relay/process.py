@@ -14,8 +14,9 @@ from fedkube.wire import channels
 from fedkube.wire.stream import Connect, attend
 from fedkube.wire.uploads import Uploads
 from fedkube_server.blobs import BlobStore
+from fedkube_server.calls import ClientState
 from fedkube_server.credits import Credits
-from fedkube_server.driver import ClientState, Driver
+from fedkube_server.driver import Driver
 from fedkube_server.landing import Spool
 from fedkube_server.relay.desk import Desk
 from fedkube_server.relay.fetches import Fetches
