@@ -591,7 +591,9 @@ def test_the_blobs_that_a_reply_may_refer_to(driver, submit, worker, store):
     model = store.put(memoryview(b"model"))
     submit(1, blobs=[model])
     outcome = pb.Outcome(call=1, content=_state(3))
-    reply = pb.Reply(assignment=1, outcomes=[outcome])
+    reply = pb.Reply(
+        assignment=1, outcomes=[outcome], blobs=[pb.Blob(id=each) for each in range(4)]
+    )
     examined = driver.examine(session, reply)
     assert (examined.known, examined.wanted) == ({model.digest: model}, {3})
     reply.assignment = 2
