@@ -160,6 +160,10 @@ def _most(kind: Kind) -> int:
     return kind.most
 
 
+def _one(_: Kind) -> int:
+    return 1
+
+
 def _no_more(_: Kind) -> bool:
     return False
 
@@ -170,6 +174,7 @@ class Dispatcher:
 
     ``max_attempts``: how often a task may be given out before it is called failed.
     ``batch``: how many tasks of a kind one assignment may have, by how long they take.
+    ``least``: how many of a kind are too little work to be left for an assignment of their own.
     ``patient``: sums stay with their workers until ``flush``; for a relay, which is told when.
     ``more``: whether tasks of a kind are still to be submitted, as far as is known.
     ``first``: the number of the first assignment.
@@ -177,6 +182,7 @@ class Dispatcher:
 
     max_attempts: int = 3
     batch: Callable[[Kind], int] = _most
+    least: Callable[[Kind], int] = _one
     patient: bool = False
     more: Callable[[Kind], bool] = _no_more
     first: int = 1
@@ -549,8 +555,11 @@ class Dispatcher:
         first = self._next(None, clients)
         if first is None:
             return []
-        # Workers that come later find something left: the last assignments are small ones.
-        share = -(-(len(self._queue) + 1) // (2 * self.sessions))
+        # Workers that come later find something left: the last assignments are small ones. But
+        # those that are free now may have all of what is little work.
+        left = len(self._queue) + 1
+        even = -(-left // max(1, len(self._free)))
+        share = max(-(-left // (2 * self.sessions)), min(even, self.least(first.kind)))
         tasks = [first]
         for _ in range(min(share, self.batch(first.kind)) - 1):
             task = self._next(first.kind, clients)

@@ -50,6 +50,9 @@ BATCH_BYTES = 8 * 1024 * 1024
 BATCH_S = 0.05
 BATCH_CALLS = 256
 
+# What takes no longer is not left to a worker that comes later: an assignment costs milliseconds.
+LEAST_S = 0.005
+
 # When a round is closed, sums that workers hold are asked for. A worker that says nothing for so
 # long is not waited for; a relay first has to find out which of its workers it has lost.
 HELD_S = 5.0

@@ -21,7 +21,7 @@ from fedkube.core.errors import Environment, Rejected
 from fedkube.core.tasks import Assign, Dispatcher, Effect, Flush, Kind, Revoke, Settle, TaskState
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, packed
-from fedkube.wire.limits import BATCH_CALLS, BATCH_S, HELD_S, RELAY_HELD_S
+from fedkube.wire.limits import BATCH_CALLS, BATCH_S, HELD_S, LEAST_S, RELAY_HELD_S
 from fedkube_server.blobs import StoredBlob
 from fedkube_server.calls import Answer, ClientState, NewTask, refusal_text
 from fedkube_server.durations import Durations
@@ -117,7 +117,7 @@ class Driver:
     ) -> None:
         self._loop = loop
         self._dispatcher = dispatcher
-        dispatcher.batch = self._batch
+        dispatcher.batch, dispatcher.least = self._batch, self._least
         self._keep_state = keep_state
         self._live: dict[int, _Live] = {}
         self._states: dict[int, ClientState] = {}
@@ -489,6 +489,11 @@ class Driver:
         if pace is None:
             return 1
         return max(1, min(kind.most, BATCH_CALLS, math.floor(BATCH_S / max(pace, 1e-6))))
+
+    def _least(self, kind: Kind) -> int:
+        """How many calls of a kind are not worth two assignments."""
+        pace = self._durations.last(kind.pace)
+        return 1 if pace is None else max(1, math.floor(LEAST_S / max(pace, 1e-6)))
 
     def _submit(self, tasks: list[NewTask]) -> None:
         together: dict[float, list[int]] = {}

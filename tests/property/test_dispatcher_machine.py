@@ -18,9 +18,9 @@ KINDS = st.sampled_from(
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    @initialize(max_attempts=st.integers(1, 3))
-    def begin(self, max_attempts):
-        self.dispatcher = Dispatcher(max_attempts)
+    @initialize(max_attempts=st.integers(1, 3), least=st.integers(1, 5))
+    def begin(self, max_attempts, least):
+        self.dispatcher = Dispatcher(max_attempts, least=lambda kind: least)
         self.client = {}  # of every task that was ever submitted
         self.kind = {}
         self.joined = set()

@@ -292,6 +292,28 @@ def test_no_more_than_are_worth_it():
     assert assign.tasks == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "sizes"),
+    [(10, [5, 5]), (9, [5, 4]), (1, [1]), (24, [6, 6])],  # 24: more than is worth it, as before
+)
+def test_what_is_little_work_is_divided_between_those_that_are_free(waiting, sizes):
+    dispatcher = Dispatcher(least=lambda kind: 6)
+    free(dispatcher, "a", "b")
+    effects = submit(dispatcher, *clients(waiting), kind=MANY)
+    assert [len(each.tasks) for each in effects] == sizes
+
+
+def test_what_is_little_work_is_not_left_to_those_that_are_busy():
+    dispatcher = Dispatcher(least=lambda kind: 6)
+    free(dispatcher, "a", "b")
+    first, second = submit(dispatcher, *clients(17), kind=MANY)
+    assert (len(first.tasks), len(second.tasks)) == (6, 6)
+    for task in first.tasks:
+        dispatcher.answer(task)
+    (assign,) = dispatcher.ready("a")
+    assert len(assign.tasks) == 5
+
+
 def test_different_messages_are_different_assignments(dispatcher):
     submit(dispatcher, (1, 10), (2, 11), kind=MANY)
     submit(dispatcher, *[(task, task) for task in range(3, 20)], kind=SUMS)
