@@ -7,7 +7,6 @@ import itertools
 import logging
 import struct
 import threading
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ from fedkube_server.blobs import BlobStore, StoredBlob
 from fedkube_server.calls import Admission, Answer, Ending, NewTask, Outgoing
 from fedkube_server.driver import Driver
 from fedkube_server.flower.batches import Batch, Mailbox, Sent
-from fedkube_server.flower.messages import pack, reply, withdrawn
+from fedkube_server.flower.messages import Ids, pack, reply, withdrawn
 from fedkube_server.flower.rules import admit_folded
 from fedkube_server.flower.tracking import Handling, Tracker
 from fedkube_server.folds import Fold, Late, sent_arrays
@@ -116,7 +115,7 @@ class ExchangeGrid(Grid):
         self._taking: Batch | None = None  # what takes the late updates that come now
         self._task_ids = itertools.count(first)
         self._message_numbers = itertools.count(first)
-        self._stem = uuid.uuid4().hex[:16]  # of the messages' ids: another one in each life
+        self._ids = Ids()
         self._pushed: dict[str, Sent] = {}
         self._lock = threading.Lock()
 
@@ -185,7 +184,7 @@ class ExchangeGrid(Grid):
                 sent = self._pushed.get(message_id)
                 if sent is not None and sent.outcome is not None:
                     del self._pushed[message_id]
-                    replies.append(reply(sent.message.metadata, sent.outcome))
+                    replies.append(self._reply(sent.message.metadata, sent.outcome))
         if replies:
             self._past.commit(number=self._recorder.round)
         return replies
@@ -210,7 +209,7 @@ class ExchangeGrid(Grid):
             self._close(batch, open_yet, pb.Failure(code=pb.Failure.WITHDRAWN, reason=reason))
             self._mailbox.wait(batch, None)
         replies = [
-            reply(sent.message.metadata, sent.outcome)
+            self._reply(sent.message.metadata, sent.outcome)
             for sent in batch.order
             if sent.outcome is not None and not withdrawn(sent.outcome)
         ]
@@ -280,6 +279,9 @@ class ExchangeGrid(Grid):
         self._driver.submit(tasks)
         self._close(batch, surplus, _ENOUGH)
         return batch
+
+    def _reply(self, asked: Metadata, outcome: Ending) -> Message:
+        return reply(asked, outcome, self._ids.new())
 
     def _warn_of_keys(self, content: RecordDict) -> None:
         """Say once that an app's secure aggregation does not hide updates from this server."""
@@ -372,9 +374,8 @@ class ExchangeGrid(Grid):
 
     def _sent(self, message: Message) -> Sent:
         metadata = message.metadata
-        task = next(self._task_ids)
-        metadata.__dict__["_message_id"] = f"{self._stem}{task:016x}"
-        return Sent(task, self._partitions.get(metadata.dst_node_id, -1), message)
+        metadata.__dict__["_message_id"] = self._ids.new()
+        return Sent(next(self._task_ids), self._partitions.get(metadata.dst_node_id, -1), message)
 
     def _task(
         self,
@@ -537,7 +538,7 @@ class ExchangeGrid(Grid):
         metadata.__dict__["_dst_node_id"] = self._federation.node_ids[client]
         metadata.__dict__["_group_id"] = late.group
         metadata.__dict__["_message_id"] = ""  # of an earlier round, or of an earlier life
-        return [reply(metadata, answer)]
+        return [self._reply(metadata, answer)]
 
 
 def _added(fold: Fold, come: Come, sent: Mapping[str, ArraySent], share: float) -> bool:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message import make_message
 from flwr.common import parameters_to_ndarrays
 from flwr.common.constant import ErrorCode
@@ -266,7 +266,11 @@ def _average_records(
     records, key = named["records"], named["weighting_metric_name"]
     if not any(map(_stands_in, records)):
         return method(*args, **kwargs)
-    weights = [next(iter(each.metric_records.values()))[key] for each in records]
+    # Each look at ``metric_records`` would make another dict.
+    weights: list[Any] = [
+        next(each for each in record.values() if isinstance(each, MetricRecord))[key]
+        for record in records
+    ]
     mean = tracker.mean(weights)
     if mean is None:
         return method(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from collections.abc import Sequence
@@ -26,6 +27,21 @@ _ERROR_CODES = {
     pb.Failure.UNKNOWN_CLIENT: ErrorCode.NODE_UNAVAILABLE,
     pb.Failure.BANNED: ErrorCode.NODE_UNAVAILABLE,
 }
+
+
+class Ids:
+    """Ids of messages: another each time, and none of another life of the server.
+
+    To ask the kernel for each one's bytes would cost as much as the rest of a reply.
+    """
+
+    def __init__(self) -> None:
+        self._stem = uuid.uuid4().hex[:16]
+        self._numbers = itertools.count()
+
+    def new(self) -> str:
+        """32 hexadecimal digits."""
+        return f"{self._stem}{next(self._numbers):016x}"
 
 
 def pack(
@@ -53,11 +69,11 @@ def withdrawn(outcome: Ending) -> bool:
     return not isinstance(outcome, Answer) and outcome.code in given_up
 
 
-def reply(asked: Metadata, outcome: Ending) -> Message:
+def reply(asked: Metadata, outcome: Ending, message_id: str) -> Message:
     """The outcome of a message as the Message that Flower's strategies expect."""
     metadata = Metadata(
         run_id=asked.run_id,
-        message_id=uuid.uuid4().hex,
+        message_id=message_id,
         src_node_id=asked.dst_node_id,
         dst_node_id=asked.src_node_id,
         reply_to_message_id=asked.message_id,
