@@ -629,6 +629,25 @@ def test_clients_that_took_longest_are_served_first(driver, worker, outcomes):
     assert [serve(1.0) for _ in range(3)] == [12, 13, 11]
 
 
+@pytest.mark.parametrize(("seconds", "sizes"), [(0.001, [4, 4]), (1.0, [1, 1])])
+def test_calls_that_are_little_work_are_divided_between_the_workers(driver, worker, seconds, sizes):
+    message = Outgoing(pb.Task(), [], Kind("a round", pace="train", most=100))
+
+    def task(number):
+        ignore = lambda _: None  # noqa: E731
+        return NewTask(number, number, pb.Call(id=number), message, ignore, ignore, 60.0)
+
+    first = worker("a")
+    driver.submit([task(100)])
+    reply = pb.Reply(assignment=first.given[-1][0].assignment, seconds=seconds)
+    reply.outcomes.add(call=100, content=pb.Content())
+    asyncio.run(driver.answered(first, reply, []))
+    driver.ready(first)
+    second = worker("b")
+    driver.submit([task(number) for number in range(8)])
+    assert [len(each.given[-1][0].calls) for each in (first, second)] == sizes
+
+
 # ----------------------------------------------------------------- calls that take long
 
 

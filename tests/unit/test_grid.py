@@ -238,6 +238,22 @@ def test_a_failure_becomes_the_error_that_flower_has_for_it(grid, driver, code, 
     assert (reply.error.code, reply.error.reason) == (flowers, "why")
 
 
+def test_no_two_messages_have_the_same_id_in_no_life(grid, driver, recorder, halt):
+    driver.at_once = replies_with()
+    tracker = Tracker(recorder, halt, FEDERATION.node_ids)
+    seats = Seats((), None, halt)
+    other = ExchangeGrid(
+        Run.create_empty(1), FEDERATION, driver, BlobStore(), tracker, recorder, halt, seats
+    )
+    seen = []
+    for each in (grid, grid, other):
+        asked = messages(0, 1, 2)
+        got = list(each.send_and_receive(asked))
+        seen += [message.metadata.message_id for message in (*asked, *got)]
+    assert len(set(seen)) == len(seen) == 18
+    assert {len(each) for each in seen} == {32}
+
+
 def test_when_time_is_up_the_replies_that_are_there_are_given(grid, driver):
     def first_only(tasks):
         driver.tasks += tasks
