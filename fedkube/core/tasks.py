@@ -70,13 +70,15 @@ class Kind:
     """What tasks have in common that may be one assignment: the same message.
 
     ``key``: of the message. ``pace``: messages of one pace take about as long. ``foldable``: the
-    updates may be summed by the worker. ``most``: tasks that one assignment may have.
+    updates may be summed by the worker. ``most``: tasks that one assignment may have. ``closes``:
+    it may be that not all are waited for, so that one that hangs should hold up few others.
     """
 
     key: Hashable
     pace: str = ""
     foldable: bool = False
     most: int = 1
+    closes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

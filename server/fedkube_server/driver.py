@@ -493,7 +493,9 @@ class Driver:
     def _least(self, kind: Kind) -> int:
         """How many calls of a kind are not worth two assignments."""
         pace = self._durations.last(kind.pace)
-        return 1 if pace is None else max(1, math.floor(LEAST_S / max(pace, 1e-6)))
+        if pace is None or kind.closes:
+            return 1
+        return max(1, math.floor(LEAST_S / max(pace, 1e-6)))
 
     def _submit(self, tasks: list[NewTask]) -> None:
         together: dict[float, list[int]] = {}

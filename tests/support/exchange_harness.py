@@ -93,6 +93,7 @@ class _Nothing:
 
     def __init__(self) -> None:
         self.sites: list[str] = []
+        self.changed: Callable[[], None] = lambda: None
 
     def snapshot(self, seen, running, workers):
         snapshot = pb.Snapshot(state="Running", running=running, workers=workers)
@@ -101,6 +102,7 @@ class _Nothing:
 
     def banned(self, sites):
         self.sites = sites
+        self.changed()  # on a thread
 
 
 class Server:
@@ -136,6 +138,8 @@ class Server:
         )
         self.driver.seated = self.seats.seated
         self.driver.changed = self.exchange.changed
+        loop = asyncio.get_running_loop()
+        self.recorder.changed = lambda: loop.call_soon_threadsafe(self.exchange.changed)
         self._server, port = channels.serve("127.0.0.1:0", mine, self.exchange.handlers())
         self.address = f"127.0.0.1:{port}"
 

@@ -629,9 +629,16 @@ def test_clients_that_took_longest_are_served_first(driver, worker, outcomes):
     assert [serve(1.0) for _ in range(3)] == [12, 13, 11]
 
 
-@pytest.mark.parametrize(("seconds", "sizes"), [(0.001, [4, 4]), (1.0, [1, 1])])
-def test_calls_that_are_little_work_are_divided_between_the_workers(driver, worker, seconds, sizes):
-    message = Outgoing(pb.Task(), [], Kind("a round", pace="train", most=100))
+@pytest.mark.parametrize(
+    ("seconds", "closes", "sizes"),
+    [(0.001, False, [4, 4]), (0.001, True, [2, 2]), (1.0, False, [1, 1])],
+)
+def test_calls_that_are_little_work_are_divided_between_the_workers(
+    driver, worker, seconds, closes, sizes
+):
+    """Where not all may be waited for, one that hangs should hold up few."""
+    kind = Kind("a round", pace="train", most=100, closes=closes)
+    message = Outgoing(pb.Task(), [], kind)
 
     def task(number):
         ignore = lambda _: None  # noqa: E731

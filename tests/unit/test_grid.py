@@ -170,6 +170,15 @@ def test_messages_of_one_content_may_be_one_assignment(grid, driver):
     assert not kinds[0].foldable, "only a strategy's updates are summed"
 
 
+def test_all_of_a_batch_may_be_waited_for_unless_somebody_says_otherwise(grid, driver):
+    driver.at_once = replies_with()
+    grid.send_and_receive(messages(0))
+    grid.send_and_receive(messages(0), timeout=3600)  # as Flower's strategies do
+    grid.send_and_receive(messages(0), timeout=10)
+    grid.push_messages(messages(0))  # who knows when the app has had enough
+    assert [task.message.kind.closes for task in driver.tasks] == [False, False, True, True]
+
+
 def test_a_message_takes_only_the_blobs_that_it_refers_to(grid, driver):
     contents = [RecordDict({"a": ArrayRecord([np.full(3, float(i))])}) for i in range(3)]
     sent = [

@@ -47,6 +47,9 @@ from fedkube_server.seats import Seats
 
 log = logging.getLogger("fedkube.server")
 
+# Flower's strategies wait for so long where the app says nothing.
+_FLOWERS_TIMEOUT_S = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Federation:
@@ -169,7 +172,7 @@ class ExchangeGrid(Grid):
         messages = list(messages)
         if not messages:
             return []
-        batch = self._send(messages)
+        batch = self._send(messages, closes=True)
         with self._lock:
             for sent in batch.order:
                 self._pushed[sent.message.metadata.message_id] = sent
@@ -201,7 +204,7 @@ class ExchangeGrid(Grid):
         messages = list(messages)
         if not messages:
             return []
-        batch = self._send(messages)
+        batch = self._send(messages, closes=timeout is not None and timeout < _FLOWERS_TIMEOUT_S)
         limit, reason = _time_limit(timeout, batch.quorum)
         more, starved = partial(self._may_come, batch), partial(self._is_starved, batch)
         if not self._mailbox.wait(batch, limit, more, starved):
@@ -229,7 +232,8 @@ class ExchangeGrid(Grid):
 
     # ------------------------------------------------------------- inside
 
-    def _send(self, messages: Sequence[Message]) -> Batch:
+    def _send(self, messages: Sequence[Message], *, closes: bool) -> Batch:
+        """``closes``: it may be that not all replies are waited for."""
         self._halt.check()
         handling = self._tracker.sending(messages)
         self._warn_of_keys(messages[0].content)
@@ -252,7 +256,7 @@ class ExchangeGrid(Grid):
             metadata = sent.message.metadata
             key = (id(sent.message.content), metadata.message_type, metadata.group_id)
             if key not in outgoing:
-                message = self._outgoing(metadata, *packed[key[0]], handling)
+                message = self._outgoing(metadata, *packed[key[0]], handling, closes=closes)
                 outgoing[key] = (message, self._asked(message))
             message, asked = outgoing[key]
             if handling.late is not None and message.fold is not None:
@@ -305,6 +309,8 @@ class ExchangeGrid(Grid):
         content: pb.Content,
         blobs: list[StoredBlob],
         handling: Handling,
+        *,
+        closes: bool,
     ) -> Outgoing:
         """What the messages of these contents, type and group have in common."""
         fold = handling.fold
@@ -328,6 +334,7 @@ class ExchangeGrid(Grid):
             foldable=summed and not racing,
             # A timeout is one call's, so each must be seen to begin and end.
             most=1 if timeout_s or racing else max(1, BATCH_BYTES // max(1, nbytes)),
+            closes=closes or handling.quorum is not None,
         )
         frame = pb.Task(
             timeout_s=timeout_s,
