@@ -159,7 +159,7 @@ def test_the_next_life_mends_the_table_with_its_first_round(files, folder, round
 def test_to_put_a_round_in_takes_the_same_memory_however_many_there_are(tmp_path):
     def most(count):
         folder = RunFolder(tmp_path / str(count))
-        folder.path.mkdir()
+        folder.path.mkdir(exist_ok=True)
         files = folder.histories("run-1")
         files.begin(Round(number, server={"a": float(number)}) for number in range(count))
         tracemalloc.start()
@@ -170,7 +170,8 @@ def test_to_put_a_round_in_takes_the_same_memory_however_many_there_are(tmp_path
             tracemalloc.stop()
             assert len(folder.read_history()) == count + 1
 
-    few, many = most(1_000), most(20_000)
+    # Twice: threads of earlier tests may still be at work, and what they take is counted, too.
+    few, many = (min(most(count), most(count)) for count in (1_000, 20_000))
     assert many < 2 * few, f"{few} bytes for a thousand rounds, {many} for twenty thousand"
 
 
