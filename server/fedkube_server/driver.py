@@ -228,12 +228,12 @@ class Driver:
 
         Compressed arrays are described anew, as what they stand for.
         """
+        if not reply.blobs:  # as where the worker holds the arrays
+            return Examined({}, {}, set())
         known: dict[bytes, StoredBlob] = {}
         dtypes: dict[int, np.dtype[np.generic]] = {}
         wanted: set[int] = set()
         found: list[Unpacking] = []
-        if not reply.blobs:  # as where the worker holds the arrays
-            return Examined(known, dtypes, wanted)
         for outcome in reply.outcomes:
             if not self._runs(session, reply.assignment, outcome.call):
                 continue

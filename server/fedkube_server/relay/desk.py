@@ -331,6 +331,7 @@ class Desk:
             pace=frame.message_type,
             foldable=fold is not None,
             most=1 if frame.timeout_s else max(1, BATCH_BYTES // max(1, nbytes)),
+            closes=True,  # it may be so: a relay is not told
         )
         sent = sent_arrays(frame.content, blobs) if fold is not None else {}
         message = _Message(
