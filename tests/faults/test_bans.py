@@ -163,14 +163,18 @@ def test_a_coordinator_tells_each_life_of_a_server(tmp_path: Path):
     async def scenario(server, channel, control):
         mine = harness.credentials(channel.trusted, Role.OPERATOR, "coordinator")
         follower = Follower(server.address, mine, lambda: None)
+
+        def both(sites: list[str]) -> bool:
+            """In force, and written down, which is a moment later and on a thread."""
+            return server.seats.banned == server.recorder.sites == sites
+
         follower.ban(["east"])
-        await until(lambda: server.seats.banned == ["east"], "ban", IN_FORCE_S)
+        await until(lambda: both(["east"]), "ban")
         server.seats.ban([])  # as a life that knows nothing of it
         server.recorder.banned([])
-        server.exchange.changed()
-        await until(lambda: server.seats.banned == ["east"], "ban again", IN_FORCE_S)
+        await until(lambda: both(["east"]), "ban again")
         follower.ban([])
-        await until(lambda: server.seats.banned == [], "ban that is lifted", IN_FORCE_S)
+        await until(lambda: both([]), "ban that is lifted")
         follower.stop()
 
     play(scenario)
