@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import compression, late, memory, packing, planner, relays, rounds, sessions
+from benchmarks import compression, cuts, late, memory, packing, planner, relays, rounds, sessions
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -18,7 +18,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "pool": rounds.pool,
     "pool-sgd": rounds.pool_sgd,
     "memory": memory.peak,
-    "cuts": memory.cuts,
+    "cuts": cuts.cuts,
     "sessions": sessions.held,
     "relays": relays.tree,
     "packing": packing.packed,

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 
 from fedkube import __version__
@@ -36,6 +37,8 @@ from fedkube.wire.tensors import digest
 
 ECHO = Path(__file__).parent.parent / "tests" / "apps" / "echo"
 RUN = "bench"
+# How a call ends whose link is cut: as it waits, and in the middle of a write.
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 
 class ServerUnderTest:
@@ -135,7 +138,10 @@ class Update:
 
 
 class BareWorker:
-    """One worker's end. ``cut_every``: bytes sent after which its stream is cut, each time."""
+    """One worker's end. ``returns``: it comes back when its link is cut.
+
+    ``on_want``: called with the offset from which a blob is asked for, each time.
+    """
 
     def __init__(
         self,
@@ -143,36 +149,34 @@ class BareWorker:
         name: str,
         credentials: channels.Credentials,
         update: Update,
-        cut_every: int = 0,
+        returns: bool = False,
     ) -> None:
         self.name = name
         self._address = address
         self._credentials = credentials
         self._update = update
         self._incarnation = uuid.uuid4().hex
-        self._cut_every = cut_every
+        self._returns = returns
         self._uploads = 0
         self._blobs = 0
         self._pending: pb.Reply | None = None
         self._data: dict[int, memoryview] = {}
         self._task: pb.Task | None = None
         self._missing = 0
-        self.cuts = 0
-        self.bytes_sent = 0
         self.welcomed = asyncio.Event()
         self.tasks = 0
         self.on_task: Callable[[], None] = lambda: None
+        self.on_want: Callable[[int], None] = lambda offset: None
 
     async def run(self) -> None:
         """Serve until the server says goodbye."""
         while not await self._serve():
-            self.cuts += 1
+            await asyncio.sleep(0.1)
 
     async def _serve(self) -> bool:
         self._control: deque[bytes] = deque()
         self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
-        self._cut_at = self.bytes_sent + self._cut_every if self._cut_every else 0
         async with channels.connect(self._address, self._credentials) as channel:
             self._call = channel.stream_stream(channels.SESSION)(self._frames())
             replied = [self._pending.assignment] if self._pending else []
@@ -189,10 +193,9 @@ class BareWorker:
                 async for frame in self._call:
                     if self._take(frame):
                         return True
-            except (asyncio.CancelledError, Exception) as error:
-                if self._cut_every and self._call.cancelled():
-                    return False
-                raise error
+            except grpc.aio.AioRpcError as error:
+                if not self._returns or error.code() not in _BROKEN:
+                    raise
         return False
 
     def _send(self, **kind: Any) -> None:
@@ -206,12 +209,7 @@ class BareWorker:
             if control:
                 yield control.popleft()
             elif bulk:
-                if self._cut_at and self.bytes_sent >= self._cut_at:
-                    self._call.cancel()
-                    return
-                frame = frames.next_data(bulk)
-                self.bytes_sent += len(frame)
-                yield frame
+                yield frames.next_data(bulk)
             else:
                 wake.clear()
                 await wake.wait()
@@ -239,6 +237,7 @@ class BareWorker:
             case "need":
                 for want in message.need.wants:
                     if want.blob in self._data:
+                        self.on_want(want.offset)
                         self._bulk.append((want.blob, [self._data[want.blob]], want.offset))
                 self._wake.set()
             case "settled":

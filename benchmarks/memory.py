@@ -1,4 +1,4 @@
-"""The server's peak memory, for a mean-type strategy, and transfers that are cut."""
+"""The server's peak memory, for a mean-type strategy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.bare import BareWorker, ServerUnderTest, Update
 from fedkube.wire.identity import Role
-from fedkube.wire.limits import CHUNK_BYTES
 
 
 def peak() -> Iterator[dict[str, Any]]:
@@ -29,28 +28,11 @@ def peak() -> Iterator[dict[str, Any]]:
         }
 
 
-def cuts() -> Iterator[dict[str, Any]]:
-    """An upload of 100 MB whose stream is cut twenty times."""
-    with ServerUnderTest(1, **{"megabytes": 100.0, "tensors": 1, "num-server-rounds": 1}) as server:
-        worker = asyncio.run(_serve(server, cut_every=4_600_000))[0]
-        told = server.result()
-    model = told["model-bytes"]
-    extra = worker.bytes_sent - model
-    yield {
-        "model_bytes": model,
-        "cuts": worker.cuts,
-        "state": told["state"],
-        "sent_again_bytes_per_cut": round(extra / max(1, worker.cuts)),
-        "chunk_bytes": CHUNK_BYTES,
-    }
-
-
-async def _serve(server: ServerUnderTest, cut_every: int = 0) -> list[BareWorker]:
+async def _serve(server: ServerUnderTest) -> None:
     update = Update()
     workers = []
     for number in range(server.clients):
         name = f"worker-{number}"
         credentials = server.credentials(Role.WORKER, name)
-        workers.append(BareWorker(server.address, name, credentials, update, cut_every))
+        workers.append(BareWorker(server.address, name, credentials, update))
     await asyncio.gather(*(worker.run() for worker in workers))
-    return workers

@@ -46,8 +46,8 @@ class Way:
             await self._open.wait()
             piece, data = data[:size], data[size:]
             writer.write(piece)
-            await writer.drain()
             self.passed += len(piece)
+            await writer.drain()
             if self.bytes_per_s is None:
                 size = _PIECE
             else:
