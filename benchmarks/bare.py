@@ -171,7 +171,7 @@ class BareWorker:
     async def run(self) -> None:
         """Serve until the server says goodbye."""
         while not await self._serve():
-            await asyncio.sleep(0.1)
+            pass
 
     async def _serve(self) -> bool:
         self._control: deque[bytes] = deque()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from on_cluster import NO_CLUSTER
 from s3_server import S3Server
 
@@ -24,6 +25,15 @@ ROOT = Path(__file__).parent.parent
 APPS = ROOT / "tests" / "apps"
 EXAMPLES = ROOT / "examples"
 FEDKUBE = str(Path(sys.executable).parent / "fedkube")
+
+settings.register_profile(
+    "fedkube",
+    deadline=None,  # a slow machine is no defect
+    # Few enough for every commit, more by hand.
+    max_examples=int(os.environ.get("FEDKUBE_EXAMPLES", "60")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("fedkube")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from kubernetes import client
@@ -89,13 +90,22 @@ class _Lock(LeaseLock):
         self._released = True
         self.holds_until = 0.0
         try:
-            # The library's own copy is of the time before its last renewal.
-            lease = self.api_instance.read_namespaced_lease(self.name, self.namespace)
-            if lease.spec is not None and lease.spec.holder_identity == self.identity:
-                lease.spec.holder_identity = None
-                self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
+            try:
+                self._give_back()
+            except ApiException as error:
+                if error.status != HTTPStatus.CONFLICT:
+                    raise
+                # A renewal that was under way has come between; there is no other after it.
+                self._give_back()
         except (ApiException, HTTPError) as error:
             log.warning("the lease is not given back, and ends by itself: %s", error)
+
+    def _give_back(self) -> None:
+        # The library's own copy is of the time before its last renewal.
+        lease = self.api_instance.read_namespaced_lease(self.name, self.namespace)
+        if lease.spec is not None and lease.spec.holder_identity == self.identity:
+            lease.spec.holder_identity = None
+            self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
 
     def _write(self, call: Callable[..., bool], *arguments: Any) -> bool:
         if self._released:

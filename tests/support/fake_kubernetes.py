@@ -51,6 +51,7 @@ class FakeKubernetes:
         self.history: list[tuple[int, str, Object]] = []
         self.requests: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
+        self.lines_told = 0  # of logs
         self.refusals: list[Callable[[str, str], tuple[int, Object | str] | None]] = []
         self.groups: list[Object] = []  # of APIs, beside those that every cluster has
         self.logs: dict[str, list[tuple[str, str]]] = {}  # of a pod: (time, line)
@@ -287,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.kubernetes
         self._begin()
         version = int(query["resourceVersion"])
-        ends = time.monotonic() + min(float(query["timeoutSeconds"]), 5)
+        ends = time.monotonic() + min(float(query["timeoutSeconds"]), 60)
         while fake.up and time.monotonic() < ends:
             with fake.changed:
                 news = [
@@ -318,6 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
             for when, line in lines:
                 if when[:19] >= since:
                     self._chunk(f"{when} {line}\n".encode() if stamped else f"{line}\n".encode())
+                    fake.lines_told += 1
             state = fake.objects["pods", "ml", pod]["status"]["phase"]
             if not follow or (state in ("Succeeded", "Failed") and first == len(fake.logs[pod])):
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 import time
 import urllib.error
@@ -171,7 +172,7 @@ def test_a_leader_that_is_cut_off_gives_up_before_the_lease_ends(
     pulse, begun, ended = health.Pulse(), threading.Event(), threading.Event()
     candidate = election.Election("fedkube-coordinator", "ml", "one", pulse)
     threading.Thread(target=candidate.run, args=(begun.set, ended.set), daemon=True).start()
-    assert begun.wait(5)
+    assert begun.wait(30)
     assert api_server.lease is not None
     assert api_server.lease["spec"]["holderIdentity"] == "one"
     assert pulse.idle() is None
@@ -183,14 +184,15 @@ def test_a_leader_that_is_cut_off_gives_up_before_the_lease_ends(
     else:
         api_server.http.shutdown()
         api_server.http.server_close()
-    assert ended.wait(10)
-    assert time.monotonic() - cut < 2 * 1 + 2 + 2 * 1 + 1, "longer than the lease holds"
+    assert ended.wait(30)
+    assert time.monotonic() - cut < 15, "it has waited for an answer that takes 20 s"
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
-    api_server: ApiServer, caplog: pytest.LogCaptureFixture
+    api_server: ApiServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(election, "_TIMEOUT_S", 30)
     api_server.refuses = 503
     pulse, begun = health.Pulse(), threading.Event()
     candidate = election.Election("fedkube-coordinator", "ml", "two", pulse)
@@ -204,7 +206,7 @@ def test_a_standby_outlives_an_api_server_that_is_away_and_then_leads(
     assert len(told) == 1, "said once, and not every few seconds"
     assert "503" in told[0]
     api_server.refuses = 0
-    assert begun.wait(5)
+    assert begun.wait(30)
     assert pulse.idle() is None
     api_server.refuses = 503  # so that the thread ends
 
@@ -226,15 +228,16 @@ def test_a_leader_that_is_lost_is_followed_when_its_lease_has_ended(api_server: 
     threading.Thread(target=candidate.run, args=(begun.set, lambda: None), daemon=True).start()
     assert not begun.wait(4), "the lease holds"
     assert (pulse.idle(), pulse.leads) == (None, False), "a standby is ready"
-    assert begun.wait(4)
+    assert begun.wait(30)
     assert api_server.lease["spec"]["holderIdentity"] == "four"
     api_server.refuses = 503  # so that the thread ends
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
-    api_server: ApiServer, caplog: pytest.LogCaptureFixture
+    api_server: ApiServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(election, "_LEASE_S", 120)
     candidates, begun = {}, {}
     for name in ("one", "two"):
         candidates[name] = election.Election("fedkube-coordinator", "ml", name, health.Pulse())
@@ -242,7 +245,7 @@ def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
         arguments = (begun[name].set, lambda: None)
         threading.Thread(target=candidates[name].run, args=arguments, daemon=True).start()
         if name == "one":
-            assert begun["one"].wait(5)
+            assert begun["one"].wait(30)
     candidates["two"].resign()  # it does not lead, so that nothing comes of it
     candidates["three"] = election.Election("fedkube-coordinator", "ml", "three", health.Pulse())
     begun["three"] = threading.Event()
@@ -251,13 +254,37 @@ def test_a_leader_that_resigns_is_followed_at_once_and_comes_not_back(
     ).start()
     assert not begun["three"].wait(2.5), "the lease holds"
     candidates["one"].resign()
-    assert begun["three"].wait(2.5), "long before the lease would have ended"
+    assert begun["three"].wait(30), "long before the lease would have ended"
     assert not [each for each in caplog.records if "not given back" in each.message]
     assert not begun["two"].is_set()
     assert api_server.lease is not None
     time.sleep(1.5)
     assert api_server.lease["spec"]["holderIdentity"] == "three"
     api_server.refuses = 503  # so that the threads end
+    for each in candidates.values():  # those that stand by, too, or they would log for ever
+        monkeypatch.setattr(each._lock, "get", lambda *_: sys.exit())
+
+
+def test_a_renewal_that_is_under_way_does_not_keep_the_lease_from_being_given_back(
+    api_server: ApiServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = election.Election("fedkube-coordinator", "ml", "one", health.Pulse())
+    spec = {"holderIdentity": "one", "leaseDurationSeconds": 20}
+    api_server.lease = {"metadata": {"name": "l", "resourceVersion": "1"}, "spec": spec}
+    calls = candidate._lock.api_instance
+    read = calls.read_namespaced_lease
+
+    def read_and_renew(*names: str) -> Any:
+        found = read(*names)
+        if api_server.lease is not None and api_server.lease["metadata"]["resourceVersion"] == "1":
+            api_server.lease["metadata"]["resourceVersion"] = "2"
+        return found
+
+    monkeypatch.setattr(calls, "read_namespaced_lease", read_and_renew)
+    candidate.resign()
+    assert api_server.lease is not None
+    assert api_server.lease["spec"].get("holderIdentity") is None
+    assert "not given back" not in caplog.text
 
 
 def test_a_leader_waits_until_federated_runs_are_served(

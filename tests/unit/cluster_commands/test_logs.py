@@ -25,6 +25,19 @@ def until_asked(kubernetes, part):
         time.sleep(0.01)
 
 
+def until_told(kubernetes):
+    """Wait until a line of a log has been sent."""
+    while not kubernetes.lines_told:
+        time.sleep(0.01)
+
+
+def until_seen(kubernetes):
+    """Wait until a command has acted upon what pods there are now: it has asked twice more."""
+    asked = kubernetes.asked("GET", "/pods?")
+    while kubernetes.asked("GET", "/pods?") < asked + 2:
+        time.sleep(0.01)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(logs, "_PAUSE_S", 0.03)
@@ -117,13 +130,12 @@ def test_a_pod_that_could_not_be_prepared_has_the_words_of_that(kubernetes, fedk
 
 def test_a_stream_follows_the_pod_that_takes_over(kubernetes, fedkube, run):
     def life():
-        until_asked(kubernetes, "/log?")
-        time.sleep(0.3)
+        until_told(kubernetes)
         kubernetes.logs["digits-server-a"].append(line(4, "four"))
         kubernetes.change("pods", "digits-server-a", status={"phase": "Failed"})
         kubernetes.logs["digits-server-z"] = [line(5, "five")]
         kubernetes.put("pods", a_pod("digits-server-z", phase="Pending"))
-        time.sleep(0.2)
+        until_seen(kubernetes)
         kubernetes.put("pods", a_pod("digits-server-z"))
         time.sleep(0.2)
         kubernetes.logs["digits-server-z"].append(line(6, "six"))
@@ -165,8 +177,7 @@ def test_a_stream_waits_for_the_first_pod(kubernetes, fedkube):
     kubernetes.put("federatedruns", a_run(state="Queued"))
 
     def life():
-        until_asked(kubernetes, "/pods")
-        time.sleep(0.2)
+        until_seen(kubernetes)
         kubernetes.logs["digits-server-a"] = [line(1, "one")]
         kubernetes.put("pods", a_pod("digits-server-a"))
         time.sleep(0.2)

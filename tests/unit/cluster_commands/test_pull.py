@@ -270,7 +270,8 @@ def test_a_disk_that_is_at_another_node(kubernetes, fedkube, disk, quick, tmp_pa
     assert "still at another node" in done.err
 
 
-def test_no_node_takes_the_pod(kubernetes, fedkube, disk, quick, tmp_path):
+def test_no_node_takes_the_pod(kubernetes, fedkube, disk, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_HINT_S", -1.0)  # told at the first look, however late that is
     words = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     stuck(kubernetes, conditions=[words | {"message": "0/3 nodes are available"}])
     done = fedkube("pull", "digits", "--out", str(tmp_path / "out"))

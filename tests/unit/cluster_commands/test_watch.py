@@ -33,6 +33,16 @@ def quick(monkeypatch):
     monkeypatch.setattr(follow, "_PAUSES_S", (0.05,))
 
 
+def watched(kubernetes, times):
+    """It watches for so many times now: what it looked at before has been told."""
+
+    def until():
+        while kubernetes.asked("GET", "watch=true") < times:
+            time.sleep(0.02)
+
+    return until
+
+
 def say(kubernetes, state="Running", **words):
     return lambda: kubernetes.change(
         "federatedruns", "digits", status=a_run(state=state, **words)["status"]
@@ -121,6 +131,7 @@ def test_an_api_server_that_is_away_for_a_while(kubernetes, fedkube, quick):
         kubernetes.stop,
         say(kubernetes, roundOf="9/9"),
         kubernetes.start,
+        watched(kubernetes, 2),
         say(kubernetes, "Succeeded"),
         pause=0.4,
     )
