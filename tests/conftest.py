@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -205,7 +206,8 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             family = running.family()
             running.process.kill()
             for pid in alive(list(family)):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(pid, signal.SIGKILL)
             running.process.communicate()
 
 

@@ -40,8 +40,9 @@ leaderelection.time = _SteadyTime()  # type: ignore[attr-defined, assignment]
 
 # A leader that is cut off ends before another may take its place: from its last success it waits
 # _RETRY_S, tries for _RENEW_S, and the last try (two requests, and a pause) may begin at the end of
-# that: 2 + 6 + 2 x 3 + 2 = 16 s at most.
-_LEASE_S, _RENEW_S, _RETRY_S, _TIMEOUT_S = 20, 6, 2, 3
+# that: 2 + 9 + 2 x 3 + 2 = 19 s at most. An API server that stands still for some seconds costs one
+# try, after which there is time for another.
+_LEASE_S, _RENEW_S, _RETRY_S, _TIMEOUT_S = 20, 9, 2, 3
 
 
 class _Lock(LeaseLock):

@@ -21,7 +21,8 @@ log = logging.getLogger("fedkube.coordinator")
 T = TypeVar("T")
 
 _PAUSE_S = 2.0
-# A right that is missing is not given by itself, nor is a kind of objects.
+# A right that is missing is not given by itself, nor is a kind of objects. (But an API server that
+# has just begun may refuse for a moment what it will allow: the pauses grow up to this.)
 _FORBIDDEN_S = 60.0
 
 
@@ -48,6 +49,7 @@ class Mirror(Generic[T]):
         self._lock = threading.Lock()
         self._kept: dict[str, T] | None = None
         self.forbidden = False  # for want of a right
+        self._refusals = 0  # one after the other
         self._stopped = threading.Event()
 
     def start(self, changed: Callable[[], object]) -> None:
@@ -76,7 +78,8 @@ class Mirror(Generic[T]):
                 self._list_and_watch()
             except ApiException as error:
                 if error.status == 403:
-                    pause = _FORBIDDEN_S
+                    pause = min(_PAUSE_S * 2**self._refusals, _FORBIDDEN_S)
+                    self._refusals = min(self._refusals + 1, 10)
                     if not self.forbidden:
                         log.warning("objects %s may not be listed, or not watched", self._kind)
                     self.forbidden = True
@@ -95,7 +98,7 @@ class Mirror(Generic[T]):
 
     def _list_and_watch(self) -> None:
         found, version = self._cluster.listing(self._kind, self._namespace)
-        self.forbidden = False
+        self.forbidden, self._refusals = False, 0
         kept = {_name(body): self._understood(body) for body in found}
         self._replace({name: each for name, each in kept.items() if each is not None})
         while not self._stopped.is_set():

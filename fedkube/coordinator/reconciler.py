@@ -255,8 +255,12 @@ class Reconciler:
             {"status": new},
             "status",
         )
-        # The next look must not wait for the watch to bring this back.
+        # The next look must not wait for the watch to bring this back; nor go by what the watch has
+        # brought meanwhile, which is of before.
         body["status"] = {name: value for name, value in new.items() if value is not None}
+        current = self._runs.get((metadata["namespace"], metadata["name"]))
+        if current is not None and current["metadata"]["uid"] == metadata["uid"]:
+            current["status"] = body["status"]
         await self._announce(body, before, status)
         for state in State:
             count = sum(

@@ -21,7 +21,12 @@ class Need:
         self._noted: deque[tuple[float, int]] = deque()
 
     def note(self, at: float, calls: int) -> None:
-        """So many calls are to be made from now on. ``at``: on a clock that only goes forward."""
+        """So many calls are to be made from now on. ``at``: on a clock that only goes forward.
+
+        None, before there were any, says nothing: a server is there before its app is.
+        """
+        if not calls and not self._noted:
+            return
         since = at
         while self._noted and self._noted[-1][1] <= calls:
             since, _ = self._noted.pop()

@@ -18,6 +18,8 @@ from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire.limits import MAX_BLOBS, MAX_CORRUPT, STEP_BYTES
 from fedkube.wire.tensors import check_digest
 
+_OF_NOTHING = blake3().digest()
+
 # Takes the bytes from an offset on.
 Sink = Callable[[int, memoryview], None]
 
@@ -54,8 +56,6 @@ class Incoming:
         if blob.id in self._arriving:
             raise Rejected(f"blob {blob.id} was announced twice")
         if blob.nbytes == 0:
-            if blob.digest != blake3().digest():
-                raise Rejected(f"blob {blob.id}: an empty blob has another digest")
             return True
         self._arriving[blob.id] = _Arriving(blob, sink)
         return False
@@ -117,6 +117,8 @@ def check_announced(blobs: Iterable[pb.Blob], limit: int) -> int:
         if count > MAX_BLOBS:
             raise Rejected(f"more than {MAX_BLOBS} blobs in one message")
         check_digest(blob.digest)
+        if not blob.nbytes and blob.digest != _OF_NOTHING:
+            raise Rejected(f"blob {blob.id}: an empty blob has another digest")
         total += blob.nbytes
         if total > limit:
             raise Rejected(f"a message of more than {limit} bytes")

@@ -275,6 +275,7 @@ class Session:
         check_announced(frame.blobs, MAX_REPLY_BYTES)
         little = sum(blob.nbytes for blob in frame.blobs) <= UNASKED_BYTES
         arriving = self._examine(frame)
+        self._check_ids(arriving)
         self._uploads[frame.upload] = arriving
         if not any(blob.nbytes for blob, _ in arriving.coming) or (frame.bytes_follow and little):
             self._make_room(arriving)
@@ -310,6 +311,14 @@ class Session:
             arriving.landed.append(unpacked)
         return arriving
 
+    def _check_ids(self, arriving: _Arriving) -> None:
+        """Rejected here, where it is this worker's fault: credits may be given by another's end."""
+        taken = {blob.id for each in self._uploads.values() for blob, _ in each.coming}
+        for blob, _ in arriving.coming:
+            if blob.id in taken:
+                raise Rejected(f"blob {blob.id} was announced twice")
+            taken.add(blob.id)
+
     def _granted(self, arriving: _Arriving) -> None:
         try:
             self._make_room(arriving)
@@ -323,8 +332,6 @@ class Session:
         arriving.since = self._shared.clock()
         for blob, landed in arriving.coming:
             if not arriving.incoming.expect(blob, landed.write):
-                if blob.id in self._blobs:
-                    raise Rejected(f"blob {blob.id} was announced twice")
                 self._blobs[blob.id] = arriving
 
     def _ask(self, arriving: _Arriving) -> None:

@@ -30,7 +30,7 @@ from fedkube.wire.identity import Role
 SITES = ("north", "south", "east")
 NORTH, SOUTH, EAST = 0, 1, 2
 # What an operator waits at the most until it is in force on streams that are open.
-IN_FORCE_S = 5.0
+IN_FORCE_S = 15.0
 
 
 def play(scenario, **of_server) -> None:

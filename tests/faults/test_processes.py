@@ -34,6 +34,7 @@ def test_a_server_that_is_stopped_for_a_while_has_no_successor_and_goes_on(tmp_p
         run.worker(f"127.0.0.1:{port}")
         await until(run.folder.read_history, "first round")
         server.signal(signal.SIGSTOP)
+        await until(lambda: server.stopped, "stop")
         before = contents(run)
         successor, none = await run.server()
         assert (await successor.ends(), none) == (2, 0)
@@ -44,7 +45,7 @@ def test_a_server_that_is_stopped_for_a_while_has_no_successor_and_goes_on(tmp_p
         assert run.folder.read_record().state is RunState.SUCCEEDED
         assert served(run) == [[0, 1]] * 2
 
-    with Processes(tmp_path, 2, sleep=0.3, **{"num-server-rounds": 2}) as run:
+    with Processes(tmp_path, 2, sleep=1.0, **{"num-server-rounds": 2}) as run:
         asyncio.run(scenario(run))
 
 
@@ -61,13 +62,13 @@ def test_two_processes_with_one_identity_are_one_worker(tmp_path):
         await older.says("begins")
         newer = run.worker(f"127.0.0.1:{port}")
         assert await older.ends() == 0
-        assert await server.ends() == 0
+        assert await server.ends(40) == 0
         assert await newer.ends() == 0
         assert "worker worker-0 connected again; its older session is closed" in server.printed
         assert served(run) == [[0, 1]]
         assert run.folder.read_history()[-1].phases["train"].failures == []
 
-    with Processes(tmp_path, 2, sleep=1.0, **{"num-server-rounds": 1}) as run:
+    with Processes(tmp_path, 2, sleep=3.0, **{"num-server-rounds": 1}) as run:
         asyncio.run(scenario(run))
 
 
@@ -82,12 +83,12 @@ def test_the_deadline_closes_the_round_of_a_worker_that_is_cut_off_one_way(tmp_p
         await run.worker(await cut_off.open()).says("client 0 begins")
         cut_off.up.hold()
         other.up.heal()
-        assert await server.ends() == 0, server.printed
+        assert await server.ends(60) == 0, server.printed
         assert served(run) == [[1, 2], [0, 1, 2]]
         first, second = (each.phases["train"] for each in run.folder.read_history())
         assert [each.client for each in first.failures] == [0]
         assert "no reply within the round's deadline of 12 s" in first.failures[0].reason
-        assert first.seconds < 14
+        assert 12 <= first.seconds < 20
         assert second.failures == []
         for each in (cut_off, other):
             await each.close()
@@ -125,10 +126,10 @@ def test_who_may_go_on_for_a_while_goes_when_that_is_over_or_at_a_second_signal(
         worker = run.worker(f"127.0.0.1:{port}", leave_s=leave_s)
         await worker.says("begins")
         worker.signal(signal.SIGTERM)
-        if leave_s > 10:
+        while leave_s > 10 and worker.running:  # two at the same moment are one
             await asyncio.sleep(0.5)
             worker.signal(signal.SIGTERM)
-        assert await worker.ends(8) == 128 + signal.SIGTERM
+        assert await worker.ends(15) == 128 + signal.SIGTERM
         assert server.running
 
     with Processes(tmp_path, 2, sleep=30.0, **{"num-server-rounds": 1}) as run:
@@ -143,7 +144,7 @@ def test_a_client_whose_worker_had_to_go_is_charged_no_attempt(tmp_path):
         first = run.worker(f"127.0.0.1:{port}", "worker-0", leave_s=1)
         await first.says("begins")
         first.signal(signal.SIGTERM)
-        assert await first.ends(8) == 128 + signal.SIGTERM
+        assert await first.ends(15) == 128 + signal.SIGTERM
         run.worker(f"127.0.0.1:{port}", "worker-1")
         assert await server.ends(40) == 0, server.printed
         assert served(run) == [[0]]
@@ -161,7 +162,7 @@ def test_who_may_go_on_for_a_while_goes_when_nobody_waits_any_more(tmp_path):
         worker.signal(signal.SIGTERM)
         await asyncio.sleep(0.5)
         server.kill()
-        assert await worker.ends(8) == 128 + signal.SIGTERM
+        assert await worker.ends(15) == 128 + signal.SIGTERM
 
     with Processes(tmp_path, 2, sleep=30.0, **{"num-server-rounds": 1}) as run:
         asyncio.run(scenario(run))
@@ -176,7 +177,7 @@ def test_a_worker_without_work_goes_at_once(tmp_path, leave_s):
         idle = run.worker(f"127.0.0.1:{port}", "worker-1", leave_s=leave_s)
         await asyncio.sleep(3)
         idle.signal(signal.SIGTERM)
-        assert await idle.ends(5) == 128 + signal.SIGTERM
+        assert await idle.ends(15) == 128 + signal.SIGTERM
 
     with Processes(tmp_path, 1, sleep=30.0, **{"num-server-rounds": 1}) as run:
         asyncio.run(scenario(run))

@@ -184,7 +184,7 @@ def test_blobs_are_whole_whatever_is_cut_and_however_often(sizes, cuts):
     assert sent == sum(sizes), "nothing that arrived came twice"
 
 
-@given(st.lists(st.builds(pb.Blob, digest=st.just(bytes(32)), nbytes=st.integers(0, 2**64 - 1))))
+@given(st.lists(st.builds(pb.Blob, digest=st.just(bytes(32)), nbytes=st.integers(1, 2**64 - 1))))
 def test_announced_bytes_are_within_the_limit_or_are_refused(announced):
     with only_rejected:
         assert check_announced(announced, 2**40) == sum(blob.nbytes for blob in announced) <= 2**40

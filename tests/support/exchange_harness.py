@@ -229,7 +229,7 @@ class Server:
         self._outcomes.put_nowait((number, outcome))
 
     async def outcome(self) -> tuple[int, object]:
-        return await asyncio.wait_for(self._outcomes.get(), 20)
+        return await asyncio.wait_for(self._outcomes.get(), 60)
 
     @property
     def silent(self) -> bool:

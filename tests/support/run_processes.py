@@ -57,17 +57,23 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still, by a signal."""
+        words = Path(f"/proc/{self._popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return words[0] == "T"
+
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
-    async def ends(self, within: float = 20) -> int:
+    async def ends(self, within: float = 60) -> int:
         """Its exit code."""
         try:
             return await asyncio.to_thread(self._popen.wait, within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"did not end in {within} s:\n{self.printed}") from None
 
-    async def says(self, words: str, within: float = 20) -> None:
+    async def says(self, words: str, within: float = 60) -> None:
         await until(lambda: words in self.printed, f"{words!r} in {self._log.name}", within)
 
     def kill(self) -> None:
@@ -75,7 +81,7 @@ class Process:
         self._popen.wait()
 
 
-async def until(holds: Callable[[], object], what: str, within: float = 20) -> None:
+async def until(holds: Callable[[], object], what: str, within: float = 60) -> None:
     deadline = time.monotonic() + within
     while not holds():
         assert time.monotonic() < deadline, f"no {what} in {within} s"

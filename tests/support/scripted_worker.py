@@ -70,7 +70,7 @@ class Worker:
                 await self.call.write(frame)
 
     async def frame(self) -> bytes:
-        return await asyncio.wait_for(self.call.read(), 10)
+        return await asyncio.wait_for(self.call.read(), 25)
 
     async def control(self) -> pb.ServerFrame:
         frame = await self.frame()

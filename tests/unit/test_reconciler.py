@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from reconciling import FakeCluster, Object, a_job, a_run, an_ended_server, play
 
@@ -14,6 +16,23 @@ def test_a_run_gets_all_that_it_needs_once() -> None:
     assert cluster.names("Job") == ["r-server", "r-workers"]
     assert cluster.names("Secret") == ["r-tls"]
     assert len(cluster.statuses) == 1, "what is the same is not written again"
+
+
+def test_what_the_watch_brings_while_a_status_is_written_is_of_before() -> None:
+    cluster, run = FakeCluster(), a_run()
+    written = cluster.patch
+
+    def begin(it: Reconciler) -> None:
+        def patch(*arguments: Any) -> None:
+            if not cluster.statuses:
+                it.saw_run(a_run(), False)
+            written(*arguments)
+
+        cluster.patch = patch  # type: ignore[method-assign]
+        it.saw_run(run, False)
+
+    play(cluster, begin)
+    assert len(cluster.statuses) == 1, "it is not written again"
 
 
 def test_a_coordinator_that_begins_again_makes_no_second_server() -> None:

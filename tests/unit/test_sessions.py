@@ -244,6 +244,21 @@ def test_one_large_reply_waits_for_the_other(site, session, driver):
     assert written(other)[0].need.of == 1
 
 
+def test_who_waits_for_a_credit_and_breaks_a_rule_has_done_so_itself(site, session, driver):
+    other = Session("v", "life 1", site)
+    receive(session, reply=reply(announced(5, LARGE), follow=False))
+    receive(other, reply=reply(announced(5, LARGE), follow=False))
+    with pytest.raises(Rejected, match="blob 5 was announced twice"):
+        receive(other, reply=reply(announced(5, LARGE), follow=False, upload=2))
+    with pytest.raises(Rejected, match="blob 6 was announced twice"):
+        receive(other, reply=reply(announced(6, LARGE), announced(6, b""), follow=False, upload=3))
+    nothing = pb.Blob(id=8, digest=bytes(32))
+    with pytest.raises(Rejected, match="an empty blob has another digest"):
+        receive(other, reply=reply(announced(7, LARGE), nothing, follow=False, upload=4))
+    send_data(session, 5, LARGE)
+    assert driver.answers == [[LARGE]], "and nobody else"
+
+
 def test_a_slow_sender_holds_up_nobody(site, session, driver):
     other = Session("v", "life 1", site)
     receive(session, reply=reply(announced(5, LARGE), follow=False))

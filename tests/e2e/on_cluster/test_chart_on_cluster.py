@@ -101,8 +101,7 @@ def test_one_of_two_leads_and_both_are_ready(cluster: Cluster, release: Release)
 def test_a_leader_that_is_asked_to_go_is_followed_at_once(
     cluster: Cluster, release: Release
 ) -> None:
-    cluster.until(lambda: len(release.pods()) == 2 and release.leaders(), "leader", 30)
-    (old,) = release.leaders()
+    (old,) = cluster.until(lambda: len(release.pods()) == 2 and release.leaders(), "leader", 30)
     cluster.until(
         lambda: all(
             status["ready"]
@@ -114,7 +113,7 @@ def test_a_leader_that_is_asked_to_go_is_followed_at_once(
     )
     cluster.kubectl("-n", OTHER, "delete", "pod", old, "--wait=false")
     # Long before the lease would have ended, which is after 20 s.
-    cluster.until(lambda: (now := release.leaders()) and now != [old], "other leader", 12)
+    cluster.until(lambda: (now := release.leaders()) and now != [old], "other leader", 16)
 
 
 def test_what_becomes_of_a_release(cluster: Cluster, release: Release) -> None:

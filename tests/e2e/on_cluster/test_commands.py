@@ -95,7 +95,7 @@ def test_what_a_dry_run_prints_can_be_submitted_as_a_file(cluster: Cluster, tmp_
 def test_a_stream_of_logs_and_a_watch_outlive_the_server_pod(
     cluster: Cluster, start: Callable[..., str]
 ) -> None:
-    run = start(rounds=300)
+    run = start(rounds=600)
     logs, watch = cluster.begin("logs", run, "--stream"), cluster.begin("watch", run)
     cluster.until(lambda: cluster.status(run)["round"] >= 2, "second round")
     (first,) = cluster.running_pods(run, "server")
@@ -105,7 +105,7 @@ def test_a_stream_of_logs_and_a_watch_outlive_the_server_pod(
     seen = re.findall(r"log of pod (\S+)", why)
     assert len(seen) == 2, why
     assert f"pod/{seen[0]}" == first
-    assert "[ROUND 300/300]" in said
+    assert "[ROUND 600/600]" in said
     # The second pod has gone on, and not begun again.
     assert "replies of earlier are there" in said
     assert "Strategy execution finished" in said

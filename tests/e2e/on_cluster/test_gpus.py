@@ -161,10 +161,12 @@ def test_runs_share_the_gpus(
     gpus(4)
     first = gpu_run("first", 8, 100, 1.0)
     cluster.until(lambda: len(cluster.running_pods(first, "worker")) == 4, "4 workers")
-    second = gpu_run("second", 4, 2, 0.5)
+    second = gpu_run("second", 4, 10, 1.0)
     follows(cluster, first, 2)
     follows(cluster, second, 2)
-    assert "other runs'" in said(cluster, first)["FewerWorkers"]
+    cluster.until(
+        lambda: "other runs'" in said(cluster, first).get("FewerWorkers", ""), "reason", SOON_S
+    )
     # A change of the object counts in the middle of the run.
     change: dict[str, Any] = {"spec": {"sharing": {"priority": 1}}}
     cluster.kubectl("patch", "federatedrun", second, "--type=merge", "-p", json.dumps(change))

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_cluster import COORDINATOR, SPACE, Cluster, federated_run, local_digits
+from on_cluster import COORDINATOR, POD_GONE, SPACE, Cluster, federated_run, local_digits
+
+# Rounds of 0.4 s, enough of them that the run is not over before a pod of it is killed.
+KILLED_IN = 40
 
 
 def local_digest(folder: Path, rounds: int) -> str:
@@ -50,17 +53,17 @@ def test_pods_run_as_nobody_in_particular(cluster: Cluster, submit: Callable[...
 def test_a_pod_that_is_deleted_in_mid_round_is_replaced(
     cluster: Cluster, submit: Callable[..., str], role: str, tmp_path: Path
 ) -> None:
-    run = submit(f"kill-{role}", rounds=12)
+    run = submit(f"kill-{role}", rounds=KILLED_IN)
     cluster.until(lambda: cluster.status(run)["round"] >= 2, "second round")
     before = cluster.running_pods(run, role)
     cluster.kubectl("delete", before[0], "--grace-period=1")
     found = cluster.wait_for_end(run)
     assert found["state"] == "Succeeded", found
-    assert found["round"] == 12
+    assert found["round"] == KILLED_IN
     if role == "server":
         (successor,) = set(cluster.pods(run, role)) - set(before)
         assert "replies of earlier are there" in cluster.kubectl("logs", successor)
-    assert found["model"]["sha256"] == local_digest(tmp_path / "local", 12)
+    assert found["model"]["sha256"] == local_digest(tmp_path / "local", KILLED_IN)
 
 
 def test_the_coordinator_may_die_at_any_moment(
@@ -89,7 +92,7 @@ def test_a_run_that_is_stopped_has_no_workers_until_it_is_resumed(
     cluster.until(lambda: cluster.running_pods(run, "worker"), "worker")
     assert cluster.fedkube("stop", run).returncode == 0
     cluster.until(lambda: cluster.status(run)["state"] == "Suspended", "pause")
-    cluster.until(lambda: not cluster.running_pods(run, "worker"), "end of the workers", 60)
+    cluster.until(lambda: not cluster.running_pods(run, "worker"), "end of the workers", POD_GONE)
     assert cluster.running_pods(run, "server")
     assert cluster.fedkube("resume", run).returncode == 0
     assert cluster.wait_for_end(run)["state"] == "Succeeded"

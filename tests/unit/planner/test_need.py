@@ -14,6 +14,15 @@ def test_nothing_is_known_before_the_first_round() -> None:
     assert Need().most(0.0) is None
 
 
+def test_a_server_that_waits_for_its_app_has_not_said_that_it_needs_nobody() -> None:
+    need = Need(PATIENCE_S)
+    need.note(0.0, 0)
+    assert need.most(50.0) is None
+    need.note(51.0, 8)
+    need.note(52.0, 0)
+    assert (need.most(52.0), need.most(100.0)) == (8, 0)
+
+
 def test_a_pause_that_is_short_costs_no_workers_and_a_long_one_does() -> None:
     need = Need(PATIENCE_S)
     need.note(0.0, 8)
@@ -42,7 +51,7 @@ def test_it_is_the_most_that_held_at_any_moment_of_the_window(
     steps: list[tuple[float, int]], later: float
 ) -> None:
     need, now, held = Need(PATIENCE_S), 0.0, []
-    for pause, calls in steps:
+    for pause, calls in [(0.0, 1), *steps]:
         now += pause
         need.note(now, calls)
         held.append((now, calls))
