@@ -154,6 +154,26 @@ def submit(cluster: Cluster) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
+def slow_run(cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """A run of four clients of which each sleeps, on two workers; so many seconds a round."""
+    names: list[str] = []
+
+    def begin(name: str, rounds: int, seconds: float) -> str:
+        names.append(name)
+        config = f'mode="ok" sleep={seconds / 2} num-server-rounds={rounds}'
+        done = cluster.fedkube(
+            *("submit", str(ROOT / "tests" / "apps" / "misbehave"), "--name", name, "--seed", "5"),
+            *("--clients", "4", "--workers", "2", "-c", config),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return name
+
+    yield begin
+    for name in names:
+        cluster.kubectl("delete", "federatedrun", name, "--ignore-not-found")
+
+
+@pytest.fixture
 def daemons(cluster: Cluster) -> Iterator[Callable[[str, str], None]]:
     """``daemons("stop", "apiserver")``, and "start": what was stopped is started after the test."""
     if not cluster.own:

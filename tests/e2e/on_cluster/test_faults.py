@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from on_cluster import ROOT, Cluster, local_misbehave
+from on_cluster import Cluster, local_misbehave
 
-MISBEHAVE = ROOT / "tests" / "apps" / "misbehave"
 AWAY_S = 120
-
-
-@pytest.fixture
-def slow_run(cluster: Cluster) -> Iterator[Callable[..., str]]:
-    """A run of four clients of which each sleeps, on two workers; so many seconds a round."""
-    names: list[str] = []
-
-    def begin(name: str, rounds: int, seconds: float) -> str:
-        names.append(name)
-        config = f'mode="ok" sleep={seconds / 2} num-server-rounds={rounds}'
-        done = cluster.fedkube(
-            *("submit", str(MISBEHAVE), "--name", name, "--seed", "5"),
-            *("--clients", "4", "--workers", "2", "-c", config),
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return name
-
-    yield begin
-    for name in names:
-        cluster.kubectl("delete", "federatedrun", name, "--ignore-not-found")
 
 
 @pytest.mark.timeout(600)

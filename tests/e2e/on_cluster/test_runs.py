@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_cluster import COORDINATOR, POD_GONE, SPACE, Cluster, federated_run, local_digits
-
-# Rounds of 0.4 s, enough of them that the run is not over before a pod of it is killed.
-KILLED_IN = 40
-
-
-def local_digest(folder: Path, rounds: int) -> str:
-    """Of the model that the same run gives on this machine."""
-    digest: str = local_digits(folder, rounds)["model"]["sha256"]
-    return digest
+from on_cluster import (
+    COORDINATOR,
+    POD_GONE,
+    SPACE,
+    Cluster,
+    federated_run,
+    local_digits,
+    local_misbehave,
+)
 
 
 def test_a_run_gives_the_model_that_it_gives_on_a_laptop(
@@ -30,7 +29,7 @@ def test_a_run_gives_the_model_that_it_gives_on_a_laptop(
     record = json.loads((tmp_path / "pulled" / "run.json").read_text())
     assert (record["state"], record["rounds"]) == ("Succeeded", 3)
     assert (tmp_path / "pulled" / "model.safetensors").stat().st_size > 100_000
-    assert record["model"]["sha256"] == local_digest(tmp_path / "local", 3)
+    assert record["model"]["sha256"] == local_digits(tmp_path / "local", 3)["model"]["sha256"]
     shown = cluster.kubectl("get", "federatedrun", run).splitlines()
     assert shown[0].split() == ["NAME", "STATE", "ROUND", "CLIENTS", "GPUS", "ETA", "AGE"]
     assert shown[1].split()[:4] == [run, "Succeeded", "3/3", "10"]
@@ -38,8 +37,8 @@ def test_a_run_gives_the_model_that_it_gives_on_a_laptop(
     assert "Completed" in events
 
 
-def test_pods_run_as_nobody_in_particular(cluster: Cluster, submit: Callable[..., str]) -> None:
-    run = submit("nonroot", rounds=20)
+def test_pods_run_as_nobody_in_particular(cluster: Cluster, slow_run: Callable[..., str]) -> None:
+    run = slow_run("nonroot", 20, 1.0)
     for role in ("server", "worker"):
         (pod, *_) = cluster.until(lambda role=role: cluster.running_pods(run, role), f"{role} pod")
         assert cluster.kubectl("exec", pod, "--", "id", "-u").strip() == "10001"
@@ -51,25 +50,26 @@ def test_pods_run_as_nobody_in_particular(cluster: Cluster, submit: Callable[...
 
 @pytest.mark.parametrize("role", ["server", "worker"])
 def test_a_pod_that_is_deleted_in_mid_round_is_replaced(
-    cluster: Cluster, submit: Callable[..., str], role: str, tmp_path: Path
+    cluster: Cluster, slow_run: Callable[..., str], role: str, tmp_path: Path
 ) -> None:
-    run = submit(f"kill-{role}", rounds=KILLED_IN)
+    rounds = 15
+    run = slow_run(f"kill-{role}", rounds, 1.0)
     cluster.until(lambda: cluster.status(run)["round"] >= 2, "second round")
     before = cluster.running_pods(run, role)
     cluster.kubectl("delete", before[0], "--grace-period=1")
     found = cluster.wait_for_end(run)
     assert found["state"] == "Succeeded", found
-    assert found["round"] == KILLED_IN
+    assert found["round"] == rounds
     if role == "server":
         (successor,) = set(cluster.pods(run, role)) - set(before)
         assert "replies of earlier are there" in cluster.kubectl("logs", successor)
-    assert found["model"]["sha256"] == local_digest(tmp_path / "local", KILLED_IN)
+    assert found["model"]["sha256"] == local_misbehave(tmp_path / "local", rounds)
 
 
 def test_the_coordinator_may_die_at_any_moment(
-    cluster: Cluster, submit: Callable[..., str]
+    cluster: Cluster, slow_run: Callable[..., str]
 ) -> None:
-    run = submit("orphan", rounds=12)
+    run = slow_run("orphan", 12, 1.0)
     for _ in range(3):
         time.sleep(1.5)
         cluster.kubectl("delete", "pod", "-l", COORDINATOR, "--grace-period=0", "--force")
@@ -78,17 +78,17 @@ def test_the_coordinator_may_die_at_any_moment(
     assert len(cluster.pods(run, "server")) == 1, "there was never a second server"
 
 
-def test_deleting_a_run_leaves_nothing(cluster: Cluster, submit: Callable[..., str]) -> None:
-    run = submit("gone", rounds=50)
+def test_deleting_a_run_leaves_nothing(cluster: Cluster, slow_run: Callable[..., str]) -> None:
+    run = slow_run("gone", 50, 1.0)
     cluster.until(lambda: cluster.running_pods(run, "worker"), "worker")
     assert cluster.fedkube("delete", run).returncode == 0
     cluster.until_gone(run)
 
 
 def test_a_run_that_is_stopped_has_no_workers_until_it_is_resumed(
-    cluster: Cluster, submit: Callable[..., str]
+    cluster: Cluster, slow_run: Callable[..., str]
 ) -> None:
-    run = submit("pause", rounds=12)
+    run = slow_run("pause", 12, 1.0)
     cluster.until(lambda: cluster.running_pods(run, "worker"), "worker")
     assert cluster.fedkube("stop", run).returncode == 0
     cluster.until(lambda: cluster.status(run)["state"] == "Suspended", "pause")
