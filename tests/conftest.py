@@ -123,11 +123,11 @@ class Running:
             raise AssertionError(f"did not end in {timeout} s:\n{stdout}\n{stderr}") from None
         return Ran(self.process.returncode, stdout, stderr, self.folder)
 
-    def await_line(self, part: str, timeout: float = 30, count: int = 1) -> None:
+    def await_line(self, part: str, timeout: float = 60, count: int = 1) -> None:
         """Wait until the run's log has so many lines with this in them."""
         self.await_that(lambda: self._log().count(part) >= count, f"line with {part!r}", timeout)
 
-    def await_that(self, holds: Callable[[], bool], what: str, timeout: float = 30) -> None:
+    def await_that(self, holds: Callable[[], bool], what: str, timeout: float = 60) -> None:
         deadline = time.monotonic() + timeout
         while not holds():
             assert self.process.poll() is None, f"ended before {what}: {self.wait().text}"
@@ -136,7 +136,8 @@ class Running:
 
     def _log(self) -> str:
         path = self.folder / "log.txt"
-        return path.read_text() if path.exists() else ""
+        # It may be in the middle of a letter.
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def family(self) -> dict[int, str]:
         """The run's processes by id: what each was started with."""

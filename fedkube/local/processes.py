@@ -20,6 +20,7 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     output: asyncio.Task[None]
+    _swept: bool = False
 
     @property
     def running(self) -> bool:
@@ -29,8 +30,11 @@ class Child:
     async def wait(self) -> int:
         """Wait for its end and for its last line; its exit code, negative for a signal."""
         code = await self.process.wait()
-        # What it started and left behind holds the pipe open, for which it is not waited.
-        end_session(self.process.pid)
+        # What it started and left behind holds the pipe open, for which it is not waited. Once: its
+        # number may be another's soon.
+        if not self._swept:
+            self._swept = True
+            end_session(self.process.pid)
         await asyncio.wait({self.output}, timeout=1.0)
         return code
 

@@ -28,12 +28,12 @@ def test_the_round_is_closed_when_enough_have_answered(run, apps):
 
 def test_the_deadline_closes_the_round_and_the_minimum_is_kept(run, apps):
     hang = ("-c", "mode=hang culprit=1 at-round=0 num-server-rounds=2")
-    few = ("--cohort", "deadline-seconds=8 minimum=3")
+    few = ("--cohort", "deadline-seconds=15 minimum=3")
     done = run(apps / "misbehave", "--clients", "4", "--workers", "2", *hang, *few)
     assert done.code == 0, done.text
     assert done.result["final-mean"] == pytest.approx(2)
-    assert all("deadline of 8 s" in reason for _, _, reason in done.failures())
-    all_of_them = ("--cohort", "deadline-seconds=8 minimum=4")
+    assert all("deadline of 15 s" in reason for _, _, reason in done.failures())
+    all_of_them = ("--cohort", "deadline-seconds=15 minimum=4")
     failed = run(
         *(apps / "misbehave", "--clients", "4", "--workers", "2", *hang, *all_of_them), out="run-2"
     )

@@ -119,7 +119,7 @@ def test_a_fork_of_a_fork_and_a_fork_that_is_killed(whole, fork, apps, monkeypat
 
 def test_a_run_that_was_stopped_can_be_forked_and_one_that_goes_on_cannot(begin, fork, apps, run):
     words = (apps / "misbehave", "--clients", "2", "--seed", "5")
-    options = ("-c", "sleep=0.4 num-server-rounds=8")
+    options = ("-c", "sleep=0.4 num-server-rounds=30")
     running = begin(*words, *options)
     running.await_that(lambda: len(RunFolder(running.folder).read_history()) >= 2, "round")
     refused, folder = fork(running.folder, 1)
@@ -134,7 +134,7 @@ def test_a_run_that_was_stopped_can_be_forked_and_one_that_goes_on_cannot(begin,
     assert f"has rounds 1 to {last - 1} whole" in refused.stderr
     done, folder = fork(running.folder, 1, "-c", "sleep=0.0")
     assert done.returncode == 0, done.stderr
-    wanted = run(*words, "-c", "num-server-rounds=8", out="whole")
+    wanted = run(*words, "-c", "num-server-rounds=30", out="whole")
     assert folder.read_record().model.sha256 == wanted.record.model.sha256
 
 

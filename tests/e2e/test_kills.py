@@ -19,7 +19,8 @@ def slow(begin, apps):
         running = begin(
             apps / "misbehave", "--clients", "6", "--workers", workers, "--json", *SLOW, *options
         )
-        running.await_line("begins", count=int(workers))
+        for number in range(int(workers)):
+            running.await_line(f"worker-{number}  client ")
         return running
 
     return start
@@ -74,7 +75,7 @@ def test_a_worker_that_stops_answering_is_given_up(slow):
             os.kill(victim, signal.SIGKILL)
     assert ran.code == 0, ran.text
     assert counted_once(ran)
-    assert ran.record.duration_s < 40
+    assert ran.record.duration_s < 70
 
 
 def test_an_executor_killed_in_the_middle_of_a_round(slow):

@@ -52,9 +52,9 @@ def test_a_client_that_is_busy_is_not_asked_not_even_to_evaluate(run, apps):
         }
         for name in ("train", "evaluate")
     }
-    busy = "not asked: the client is still at its message of round 1"
-    assert busy in reasons["train"]
-    assert busy in reasons["evaluate"]
+    busy = "not asked: the client is still at its message of round "
+    for name in ("train", "evaluate"):
+        assert any(each.startswith(busy) for each in reasons[name])
     late = "its update counts in the round in which it comes"
     assert any(late in each for each in reasons["train"])
     assert statistics.median(each.seconds for each in ran.rounds) < 2
@@ -62,7 +62,7 @@ def test_a_client_that_is_busy_is_not_asked_not_even_to_evaluate(run, apps):
 
 @pytest.mark.parametrize("strategy", ["FedAdam", "FedAvgM", "FedProx"])
 def test_strategies_that_take_the_mean(run, apps, strategy):
-    ran = run(apps / "stragglers", *LATE, "-c", f"num-server-rounds=6 strategy={strategy}")
+    ran = run(apps / "stragglers", *LATE, "-c", f"num-server-rounds=10 strategy={strategy}")
     assert ran.code == 0, ran.text
     assert late_of(ran.rounds)
     assert math.isfinite(ran.result["mean"])
@@ -83,7 +83,7 @@ def test_a_deadline_closes_the_round_and_who_is_late_counts_later(run, apps):
     ran = run(
         apps / "stragglers",
         *("--clients", "2", "--workers", "2", "--cohort", "deadline-seconds=8 late=fold"),
-        *("-c", "num-server-rounds=5 slow=1 seconds=1.5 slow-seconds=8.0"),
+        *("-c", "num-server-rounds=5 slow=1 seconds=3.0 slow-seconds=8.0"),
     )
     assert ran.code == 0, ran.text
     assert "deadline of 8 s; its update counts" in ran.rounds[0].phases["train"].failures[0].reason
@@ -118,7 +118,7 @@ def test_a_server_that_is_killed_goes_on_with_what_was_committed(run, apps, monk
 
 
 def test_a_run_that_was_stopped_goes_on(begin, fedkube, apps):
-    running = begin(apps / "stragglers", *LATE, "-c", "num-server-rounds=12")
+    running = begin(apps / "stragglers", *LATE, "-c", "num-server-rounds=20")
     folder = RunFolder(running.folder)
     running.await_that(lambda: late_of(folder.read_history()), "late update")
     running.process.send_signal(signal.SIGINT)
@@ -129,7 +129,7 @@ def test_a_run_that_was_stopped_goes_on(begin, fedkube, apps):
     after = folder.read_history()
     assert late_of(before)
     assert after[: len(before) - 1] == before[:-1]
-    assert len(after) == 12
+    assert len(after) == 20
 
 
 @pytest.mark.parametrize(

@@ -82,22 +82,22 @@ def test_what_is_odd_but_right_counts(misbehave, mode):
 
 
 def test_a_client_that_hangs_is_ended_at_its_timeout(misbehave):
-    ran = misbehave("hang", "--client-timeout", "1.5")
+    ran = misbehave("hang", "--client-timeout", "5")
     assert ran.code == 0, ran.text
     [(_, client, why)] = ran.failures()
     assert client == 0
-    assert "longer than its timeout of 1.5 s" in why
+    assert "longer than its timeout of 5 s" in why
     assert ran.result["final-mean"] == 3.0
 
 
 def test_a_client_that_leaves_a_hanging_child_is_ended_with_it(misbehave, monkeypatch, tmp_path):
     monkeypatch.setenv("STARTED_BY", str(tmp_path))
-    ran = misbehave("fork", "--client-timeout", "1.5")
+    ran = misbehave("fork", "--client-timeout", "5")
     assert ran.code == 0, ran.text
     [(_, client, why)] = ran.failures()
     assert client == 0
     assert "longer than its timeout" in why
-    assert ran.record.duration_s < 15
+    assert ran.record.duration_s < 60
     assert not processes_in(f"STARTED_BY={tmp_path}".encode())
 
 
@@ -110,11 +110,11 @@ def test_metrics_that_are_no_numbers_are_null_in_json(misbehave):
 
 
 def test_a_client_that_spins_is_cut_off_at_the_rounds_timeout(misbehave):
-    ran = misbehave("spin", config="round-timeout=8.0")
+    ran = misbehave("spin", config="round-timeout=15.0")
     assert ran.code == 0, ran.text
     [(_, client, why)] = ran.failures()
     assert client == 0
-    assert "within the round's timeout of 8 s" in why
+    assert "within the round's timeout of 15 s" in why
     assert ran.result["replies"] == [3, 4, 4]
 
 

@@ -31,9 +31,9 @@ def crowd(run, apps, tmp_path, monkeypatch):
 
 
 def test_workers_leave_a_gpu_until_the_others_fit(crowd):
-    alone = crowd(1, out="alone")
+    alone = crowd(1, out="alone", rounds=4)
     assert alone.code == 0, alone.text
-    packed = crowd(2, "--clients-per-gpu", "4", out="packed")
+    packed = crowd(2, "--clients-per-gpu", "4", out="packed", rounds=4)
     assert packed.code == 0, packed.text
     assert packed.failures() == []
     assert packed.log.count("memory ran out on GPU 0") == 2
@@ -98,7 +98,7 @@ def container(tmp_path, monkeypatch):
     places.mkdir()
     monkeypatch.setenv("PLACES", str(places))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    config = {"mode": "crowd", "culprit": -1, "sleep": 0.3, "num-server-rounds": 2}
+    config = {"mode": "crowd", "culprit": -1, "sleep": 0.3, "num-server-rounds": 4}
 
     def start(room):
         for number in range(room):
@@ -120,7 +120,7 @@ def test_workers_of_a_container_leave_it_until_the_others_fit(container):
         asyncio.run(scenario(run))
     record = run.folder.read_record()
     assert record.state is RunState.SUCCEEDED
-    assert record.rounds == 2
+    assert record.rounds == 4
     for each in run.folder.read_history()[1:]:
         assert sorted(each.phases["train"].clients) == list(range(12))
         assert not each.phases["train"].failures

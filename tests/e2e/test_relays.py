@@ -67,7 +67,7 @@ def test_a_call_that_is_taken_back_leaves_its_worker(run, apps):
     ran = run(
         apps / "misbehave",
         *("--clients", "4", "--workers", "2", "--relays", "1"),
-        *("-c", 'mode="spin" round-timeout=6.0'),
+        *("-c", 'mode="spin" round-timeout=15.0'),
     )
     assert ran.code == 0, ran.text
     assert ran.result["replies"] == [3, 4, 4]
@@ -88,7 +88,8 @@ def slow(begin, apps):
             apps / "misbehave",
             *("--clients", "6", "--workers", "2", "--relays", "2", "--json", *SLOW),
         )
-        running.await_line("begins", count=2)
+        for number in range(2):
+            running.await_line(f"worker-{number}  client ")
         return running
 
     return start
@@ -148,11 +149,11 @@ def test_less_arrives_at_the_server(run, apps):
         ran = run(
             apps / "echo",
             *("--clients", "24", "--workers", "4", "--relays", relays),
-            *("-c", "change=true megabytes=4.0 tensors=4 num-server-rounds=2"),
+            *("-c", "change=true megabytes=4.0 tensors=4 num-server-rounds=8"),
             out=f"r{relays}",
         )
         assert ran.code == 0, ran.text
-        assert ran.result["max-difference"] == pytest.approx(2.0, abs=1e-5)
+        assert ran.result["max-difference"] == pytest.approx(8.0, abs=1e-5)
         # In the first round workers come late, and whoever is there serves more.
         arrived.append(ran.rounds[-1].phases["train"].bytes_up / ran.result["model-bytes"])
     assert arrived[1] < 2.1 < 3.9 < arrived[0]

@@ -195,7 +195,7 @@ def test_a_run_of_an_earlier_version(resume, apps, tmp_path, version, app):
     assert "replies of earlier are there" in log
     assert "does not do what it did before" not in log
     done = folder.read_record()
-    assert done.bytes_up == 0
+    assert done.bytes_up < 100, "no reply came; a worker may have said that it is free"
     assert (done.model and done.model.sha256) == (wanted and wanted.sha256)
 
 
@@ -223,7 +223,8 @@ def test_a_run_that_was_stopped_goes_on(begin, whole, resume, apps):
     assert done.returncode == 0, done.stderr
     assert stopped.record.model.sha256 == wanted.record.model.sha256
     assert stopped.rounds[0] == before, "the round is what it was, its times and bytes included"
-    assert stopped.record.bytes_up >= wanted.record.bytes_up
+    # Numbers on the wire are as long as they are large, so it is not the same to the byte.
+    assert stopped.record.bytes_up > 0.95 * wanted.record.bytes_up
 
 
 def test_a_killed_launcher(begin, resume, ends, apps):

@@ -17,7 +17,7 @@ def test_a_run_stopped_in_the_middle_of_a_round(begin, apps, ends, number):
     began = time.monotonic()
     running.process.send_signal(number)
     ran = running.wait(timeout=20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert ran.code == 130, ran.text
     assert ran.json["state"] == ran.record.state == "Stopped"
     assert ran.record.message == f"stopped by {number.name}"
