@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_kubernetes import FakeKubernetes, status
 from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
 
 from fedkube.coordinator import mirror
 from fedkube.coordinator.cluster import Cluster
@@ -145,3 +146,26 @@ def test_an_object_that_nobody_would_write_hides_no_others(
     api.put("pods", pod("odder", a="b"))
     api.put("pods", pod("later"))
     until(lambda: sorted(found.now() or []) == ["later", "usual"])
+
+
+def test_a_right_that_is_missing_is_looked_for_ever_more_rarely() -> None:
+    """An API server that has just begun refuses for a moment what it will allow."""
+
+    class Refusing:
+        def listing(self, kind: str, namespace: str) -> None:
+            raise ApiException(403, "Forbidden")
+
+    pods: Mirror[str] = Mirror(Refusing(), "Pod", "ml", name)  # type: ignore[arg-type]
+    pauses: list[float] = []
+
+    class Noting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0.0)
+            if len(pauses) == 2000:
+                self.set()
+            return self.is_set()
+
+    pods._stopped = Noting()
+    pods._follow()
+    assert pauses[:7] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert set(pauses[5:]) == {60.0}
