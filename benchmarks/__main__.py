@@ -8,7 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import compression, cuts, late, memory, packing, planner, relays, rounds, sessions
+from benchmarks import (
+    compression,
+    cuts,
+    late,
+    memory,
+    packing,
+    planner,
+    relays,
+    rounds,
+    sessions,
+    uplinks,
+)
 from fedkube.local import machine
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -20,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "memory": memory.peak,
     "cuts": cuts.cuts,
     "sessions": sessions.held,
+    "uplinks": uplinks.fleet,
     "relays": relays.tree,
     "packing": packing.packed,
     "late": late.late,

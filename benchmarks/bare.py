@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -140,6 +141,7 @@ class Update:
 class BareWorker:
     """One worker's end. ``returns``: it comes back when its link is cut.
 
+    ``bytes_per_s``: it sends arrays no faster than this, as one behind such a link does.
     ``on_want``: called with the offset from which a blob is asked for, each time.
     """
 
@@ -150,6 +152,7 @@ class BareWorker:
         credentials: channels.Credentials,
         update: Update,
         returns: bool = False,
+        bytes_per_s: float = math.inf,
     ) -> None:
         self.name = name
         self._address = address
@@ -157,6 +160,7 @@ class BareWorker:
         self._update = update
         self._incarnation = uuid.uuid4().hex
         self._returns = returns
+        self._bytes_per_s = bytes_per_s
         self._uploads = 0
         self._blobs = 0
         self._pending: pb.Reply | None = None
@@ -209,7 +213,10 @@ class BareWorker:
             if control:
                 yield control.popleft()
             elif bulk:
-                yield frames.next_data(bulk)
+                frame = frames.next_data(bulk)
+                if self._bytes_per_s < math.inf:
+                    await asyncio.sleep(len(frame) / self._bytes_per_s)
+                yield frame
             else:
                 wake.clear()
                 await wake.wait()

@@ -36,6 +36,12 @@ UNASKED_BYTES = 256 * 1024
 UPLOADS = 2
 SLOW_BYTES_PER_S = 8 * 1024 * 1024
 
+# Nor do so many that are slower than this, and so than a server, when they have sent for a moment:
+# a link of 100 Mbit/s fills no server.
+MODERATE_BYTES_PER_S = 64 * 1024 * 1024
+MODERATE_UPLOADS = 16
+MODERATE_AFTER_S = 0.25
+
 # A reply whose bytes come slower than this, for so long, is given up together with its session.
 MIN_BYTES_PER_S = 1024
 MIN_RATE_WINDOW_S = 20.0

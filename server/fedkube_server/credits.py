@@ -6,19 +6,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fedkube.wire.limits import UPLOADS
+from fedkube.wire.limits import MODERATE_UPLOADS, UPLOADS
 
 
 @dataclass(slots=True)
 class Credits:
-    """Gives out ``limit`` credits.
+    """Gives out ``limit`` credits, and again those of up to ``moderates`` who send moderately fast.
 
     What a fast sender has under way waits in the server's buffers, so their number bounds memory;
     a slow one fills no buffer, and must not hold up the others: its credit is used again.
     """
 
     limit: int = UPLOADS
+    moderates: int = MODERATE_UPLOADS
     _using: set[object] = field(default_factory=set)
+    _moderate: set[object] = field(default_factory=set)
     _waiting: OrderedDict[object, Callable[[], None]] = field(default_factory=OrderedDict)
 
     def ask(self, key: object, granted: Callable[[], None]) -> None:
@@ -26,9 +28,17 @@ class Credits:
         self._waiting[key] = granted
         self._grant()
 
+    def moderate(self, key: object) -> None:
+        """``key`` sends less than the server could take: another may send beside it."""
+        if key in self._using and len(self._moderate) < self.moderates:
+            self._using.discard(key)
+            self._moderate.add(key)
+            self._grant()
+
     def release(self, key: object) -> None:
         """``key`` has sent everything, is slow, or is gone."""
         self._using.discard(key)
+        self._moderate.discard(key)
         self._waiting.pop(key, None)
         self._grant()
 

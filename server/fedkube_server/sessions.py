@@ -21,6 +21,8 @@ from fedkube.wire.limits import (
     MAX_REPLY_BYTES,
     MIN_BYTES_PER_S,
     MIN_RATE_WINDOW_S,
+    MODERATE_AFTER_S,
+    MODERATE_BYTES_PER_S,
     SLOW_BYTES_PER_S,
     UNASKED_BYTES,
 )
@@ -345,6 +347,9 @@ class Session:
         if arriving is None:
             return  # of an upload that has no use any more
         arriving.received += len(data)
+        elapsed = self._shared.clock() - arriving.since
+        if elapsed > MODERATE_AFTER_S and arriving.received < MODERATE_BYTES_PER_S * elapsed:
+            self._shared.credits.moderate(arriving)
         match arriving.incoming.write(number, offset, data):
             case Progress.CORRUPT:
                 log.warning("an array from %s came with a wrong digest: asked again", self.name)

@@ -38,6 +38,26 @@ def test_giving_back_twice_is_giving_back_once(ask, granted):
     assert granted == ["a", "b", "c"]
 
 
+def test_so_many_that_are_moderate_do_not_count(granted):
+    credits = Credits(limit=1, moderates=2)
+    for key in "abcde":
+        credits.ask(key, lambda key=key: granted.append(key))
+    credits.moderate("c")
+    assert granted == ["a"], "it has no credit that could be used again"
+    credits.moderate("a")
+    credits.moderate("a")
+    credits.moderate("b")
+    credits.moderate("c")
+    assert granted == ["a", "b", "c"], "and the third counts"
+    credits.release("a")
+    assert granted == ["a", "b", "c"], "it did not count"
+    credits.moderate("c")
+    assert granted == ["a", "b", "c", "d"]
+    credits.release("d")
+    credits.release("d")
+    assert granted == ["a", "b", "c", "d", "e"]
+
+
 def test_who_is_gone_waits_no_longer(ask, granted):
     credits = ask("a", "b", "c", "d")
     credits.release("c")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,24 @@ def test_a_slow_sender_holds_up_nobody(site, session, driver):
     assert written(other)[0].need.of == 1
     send_data(session, 5, LARGE)
     assert driver.answers == [[LARGE]], "it is only slow"
+
+
+def test_a_sender_that_does_not_fill_the_server_holds_up_nobody(site, driver, credits):
+    now = [100.0]
+    site = replace(site, clock=lambda: now[0])
+    workers = [Session(f"w{number}", "life 1", site) for number in range(3)]
+    for each in workers:
+        receive(each, reply=reply(announced(5, LARGE), follow=False))
+    fast, moderate, last = workers
+    frame = frames.next_data(deque([(5, [memoryview(LARGE)], 0)]))
+    now[0] += 0.01
+    run(fast.receive(frame))
+    assert written(moderate) == []
+    send_data(fast, 5, LARGE, CHUNK_BYTES)
+    assert written(moderate)[0].need.of == 1
+    now[0] += 0.3
+    run(moderate.receive(frame))
+    assert written(last)[0].need.of == 1
 
 
 def test_a_sender_that_is_far_too_slow_is_given_up(session):
