@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedkube.local.logs import LogBook
@@ -20,7 +20,7 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     output: asyncio.Task[None]
-    _swept: bool = False
+    _swept: bool = field(default=False, init=False)
 
     @property
     def running(self) -> bool:

@@ -29,7 +29,7 @@ from fedkube.wire.identity import Role
 
 SITES = ("north", "south", "east")
 NORTH, SOUTH, EAST = 0, 1, 2
-# What an operator waits at the most until it is in force on streams that are open.
+# Until it is in force on streams that are open: usually 0.3 s. No machine stands still for so long.
 IN_FORCE_S = 15.0
 
 
