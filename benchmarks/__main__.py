@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import (
     compression,
     cuts,
+    distance,
     late,
     memory,
     packing,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "cuts": cuts.cuts,
     "sessions": sessions.held,
     "uplinks": uplinks.fleet,
+    "distance": distance.far,
     "relays": relays.tree,
     "packing": packing.packed,
     "late": late.late,

@@ -35,6 +35,7 @@ from fedkube.wire import channels, frames
 from fedkube.wire.identity import Identity, Role
 from fedkube.wire.limits import PROTOCOL, UNASKED_BYTES
 from fedkube.wire.tensors import digest
+from fedkube.wire.window import Window
 
 ECHO = Path(__file__).parent.parent / "tests" / "apps" / "echo"
 RUN = "bench"
@@ -181,8 +182,9 @@ class BareWorker:
         self._control: deque[bytes] = deque()
         self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
+        self._window, over = Window(time.monotonic), asyncio.Event()
         async with channels.connect(self._address, self._credentials) as channel:
-            self._call = channel.stream_stream(channels.SESSION)(self._frames())
+            self._call = channel.stream_stream(channels.SESSION)(self._frames(over))
             replied = [self._pending.assignment] if self._pending else []
             self._send(
                 hello=pb.Hello(
@@ -200,20 +202,24 @@ class BareWorker:
             except grpc.aio.AioRpcError as error:
                 if not self._returns or error.code() not in _BROKEN:
                     raise
+            finally:
+                over.set()
+                self._wake.set()
         return False
 
     def _send(self, **kind: Any) -> None:
         self._control.append(frames.control(pb.WorkerFrame(**kind)))
         self._wake.set()
 
-    async def _frames(self) -> AsyncIterator[bytes]:
+    async def _frames(self, over: asyncio.Event) -> AsyncIterator[bytes]:
         # Its own: when the stream is cut, what another writes is none of its business.
-        control, bulk, wake = self._control, self._bulk, self._wake
-        while True:
+        control, bulk, wake, window = self._control, self._bulk, self._wake, self._window
+        while not over.is_set():
             if control:
                 yield control.popleft()
-            elif bulk:
+            elif bulk and window.is_open:
                 frame = frames.next_data(bulk)
+                window.sent(len(frame))
                 if self._bytes_per_s < math.inf:
                     await asyncio.sleep(len(frame) / self._bytes_per_s)
                 yield frame
@@ -246,6 +252,11 @@ class BareWorker:
                     if want.blob in self._data:
                         self.on_want(want.offset)
                         self._bulk.append((want.blob, [self._data[want.blob]], want.offset))
+                if (probe := self._window.probe()) is not None:
+                    self._send(probe=probe)
+                self._wake.set()
+            case "received":
+                self._window.received(message.received)
                 self._wake.set()
             case "settled":
                 if self._pending is not None and self._pending.upload == message.settled.upload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import statistics
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from faulty_link import Link  # among what tests share
 
-# Bytes after which the link is cut, about.
-_EVERY = 4_600_000
+# Bytes after which the link is cut: anywhere in a frame.
+_LEAST, _MOST = 3_700_000, 5_500_000
 
 
 def cuts() -> Iterator[dict[str, Any]]:
@@ -44,13 +45,16 @@ async def _sent_again(server: ServerUnderTest) -> list[int]:
     worker = BareWorker(await link.open(), "worker-0", credentials, Update(), returns=True)
     began: list[tuple[int, int]] = []  # the offset, and what had passed until then
     ended: list[int] = []  # what had passed at each cut
+    chance = random.Random(0)
+    next_cut = chance.randint(_LEAST, _MOST)
     worker.on_want = lambda offset: began.append((offset, link.up.passed))
     serving = asyncio.create_task(worker.run())
     while not serving.done():
-        if len(began) > len(ended) and link.up.passed - began[-1][1] >= _EVERY:
+        if len(began) > len(ended) and link.up.passed - began[-1][1] >= next_cut:
             ended.append(link.up.passed)
             link.cut()
-        await asyncio.sleep(0.001)
+            next_cut = chance.randint(_LEAST, _MOST)
+        await asyncio.sleep(0)
     await serving
     await link.close()
     return [

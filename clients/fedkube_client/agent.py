@@ -209,6 +209,9 @@ class Agent:
                 self._note(message.settled)
             case "need":
                 self._uploads.give(message.need)
+            case "received":
+                if self._stream is not None:
+                    self._stream.received(message.received)
             case "flush":
                 self._flush()
             case "goodbye":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Both ends must speak the same version of the frames.
-PROTOCOL = 3
+PROTOCOL = 4
 
 # Payload of one data frame. Of 64 KiB to 16 MiB, 1 MiB is the fastest over loopback mTLS.
 CHUNK_BYTES = 1024 * 1024
@@ -31,6 +31,12 @@ MAX_CORRUPT = 3
 
 # A reply of more bytes than this waits until the server asks for them (*credit*).
 UNASKED_BYTES = 256 * 1024
+
+# A server says how far an upload has come whenever so many bytes more have.
+RECEIVED_BYTES = 512 * 1024
+
+# A server that answers faster than this is near: it is sent one data frame at a time.
+NEAR_S = 0.005
 
 # A server takes large replies from so many workers at a time; one that is slow does not count.
 UPLOADS = 2

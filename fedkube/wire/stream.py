@@ -18,6 +18,8 @@ import grpc.aio
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import channels, frames
+from fedkube.wire.limits import UNASKED_BYTES
+from fedkube.wire.window import Window
 
 log = logging.getLogger("fedkube.wire")
 
@@ -65,7 +67,7 @@ async def attend(
     last_seen = loop.time()
     tries = 0
     while True:
-        stream = Stream(receiver)
+        stream = Stream(receiver, loop.time)
         try:
             channel = connect(address, credentials)
             if await stream.serve(channel, receiver.hello()):
@@ -89,12 +91,16 @@ async def attend(
 
 
 class Stream:
-    """Frames to the server: control frames first, then array bytes in the order of asking."""
+    """Frames to the server: control frames first, then array bytes in the order of asking.
 
-    def __init__(self, receiver: Receiver) -> None:
+    ``clock``: seconds that never jump.
+    """
+
+    def __init__(self, receiver: Receiver, clock: Callable[[], float]) -> None:
         self._receiver = receiver
         self._control: deque[bytes] = deque()
         self._bulk: deque[frames.Bulk] = deque()
+        self._window = Window(clock)
         self._wake = asyncio.Event()
         self._call: Any = None
         self._over = False
@@ -107,7 +113,19 @@ class Stream:
 
     def send_data(self, blob: int, pieces: Sequence[memoryview], start: int) -> None:
         """Send a blob's bytes from ``start`` on."""
+        if not self._bulk and sum(map(len, pieces)) - start > UNASKED_BYTES:
+            self._probe()
         self._bulk.append((blob, pieces, start))
+        self._wake.set()
+
+    def _probe(self) -> None:
+        probe = self._window.probe()
+        if probe is not None:
+            self.send(frames.control(pb.WorkerFrame(probe=probe)))
+
+    def received(self, said: pb.Received) -> None:
+        """The server has so much of what was sent; Rejected where that cannot be."""
+        self._window.received(said)
         self._wake.set()
 
     def forget(self, blobs: Collection[int]) -> None:
@@ -153,9 +171,10 @@ class Stream:
         while not self._over:
             if self._control:
                 yield self._control.popleft()
-            elif self._bulk:
+            elif self._bulk and self._window.is_open:
                 frame = frames.next_data(self._bulk)
                 if frame:
+                    self._window.sent(len(frame))
                     yield frame
             else:
                 self._wake.clear()

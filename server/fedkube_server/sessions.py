@@ -23,6 +23,7 @@ from fedkube.wire.limits import (
     MIN_RATE_WINDOW_S,
     MODERATE_AFTER_S,
     MODERATE_BYTES_PER_S,
+    RECEIVED_BYTES,
     SLOW_BYTES_PER_S,
     UNASKED_BYTES,
 )
@@ -103,6 +104,9 @@ class Session:
         self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._came = pb.Received()  # by this stream
+        self._said = 0  # of its bytes
+        self._owes = False
         self._held: dict[bytes, int] = {}  # digests that the worker was sent; last use of each
         self._tasks = 0
         self._given: dict[int, dict[int, StoredBlob]] = {}  # assignment to its blobs by id
@@ -121,6 +125,7 @@ class Session:
         """
         self._control.clear()
         self._bulk.clear()
+        self._came, self._said, self._owes = pb.Received(), 0, False
         self._send(pb.ServerFrame(welcome=welcome))
         now = self._shared.clock()
         for arriving in self._uploads.values():
@@ -204,8 +209,8 @@ class Session:
     async def pump(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Write what there is to write until the session is closed; control frames go first."""
         while True:
-            while self._control or self._bulk:
-                frame = self._control.popleft() if self._control else frames.next_data(self._bulk)
+            while self._owes or self._control or self._bulk:
+                frame = self._next()
                 if frame:
                     self._driver.bytes_down += len(frame)
                     await write(frame)
@@ -213,6 +218,17 @@ class Session:
                 return
             self._wake.clear()
             await self._wake.wait()
+
+    def _next(self) -> bytes:
+        if self._owes:
+            self._owes, self._said = False, self._came.bytes
+            return frames.control(pb.ServerFrame(received=self._came))
+        return self._control.popleft() if self._control else frames.next_data(self._bulk)
+
+    def _say_received(self) -> None:
+        """One frame for all that came before it goes: a peer can ask faster than it reads."""
+        self._owes = True
+        self._wake.set()
 
     def _send(self, frame: pb.ServerFrame) -> None:
         self._control.append(frames.control(frame))
@@ -229,6 +245,9 @@ class Session:
         self._driver.bytes_up += len(frame)
         self._heard = time.monotonic()
         if frames.is_data(frame):
+            self._came.bytes += len(frame)
+            if self._came.bytes - self._said >= RECEIVED_BYTES:
+                self._say_received()
             for part in frames.read_data(frame):
                 await self._data(*part)
             return
@@ -240,6 +259,9 @@ class Session:
                 if not self.relays:
                     raise Rejected("only a relay has several assignments at a time")
                 self._driver.widen(self, message.capacity.assignments)
+            case "probe":
+                self._came.probe = message.probe.number
+                self._say_received()
             case "need":
                 self._resend(message.need)
             case "reply":

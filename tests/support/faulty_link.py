@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 _PIECE = 65_536
 # A throttled way passes on so many pieces a second.
 _PACE = 10
+# Pieces that are under way at the most.
+_LENGTH = 1024
 
 
 @dataclass
 class Way:
     """One direction of a link; its faults may be changed at any time.
 
-    ``delay_s``: each piece comes so much later. ``bytes_per_s``: no faster than this; None: at
-    once. ``passed``: bytes so far.
+    ``delay_s``: each piece comes so much later, as over a long way: others follow it meanwhile. As
+    it is when a connection begins.
+    ``bytes_per_s``: no faster than this; None: at once. ``passed``: bytes so far.
     """
 
     delay_s: float = 0.0
@@ -39,8 +42,6 @@ class Way:
 
     async def carry(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         """Write the bytes to the other end, as this way does."""
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
         size = _PIECE if self.bytes_per_s is None else max(1, int(self.bytes_per_s / _PACE))
         while data:
             await self._open.wait()
@@ -120,11 +121,26 @@ class Link:
                 each.transport.abort()
 
     async def _pass(self, reader, writer, way: Way, left: list[int | None]) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_PIECE):
-                if left[0] is not None:
-                    left[0] -= len(data)
-                    if left[0] < 0:
-                        self.breaks += 1
-                        return
-                await way.carry(data, writer)
+        clock = asyncio.get_running_loop().time
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_LENGTH if way.delay_s else 1)
+
+        async def take_in() -> None:
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(_PIECE):
+                    if left[0] is not None:
+                        left[0] -= len(data)
+                        if left[0] < 0:
+                            self.breaks += 1
+                            break
+                    await under_way.put((clock() + way.delay_s, data))
+            await under_way.put((0.0, b""))
+
+        taking = asyncio.create_task(take_in())
+        try:
+            with contextlib.suppress(ConnectionError):
+                while (piece := await under_way.get())[1]:
+                    due, data = piece
+                    await asyncio.sleep(max(0.0, due - clock()))
+                    await way.carry(data, writer)
+        finally:
+            taking.cancel()

@@ -73,9 +73,13 @@ class Worker:
         return await asyncio.wait_for(self.call.read(), 25)
 
     async def control(self) -> pb.ServerFrame:
-        frame = await self.frame()
-        assert frame is not grpc.aio.EOF, await self.call.details()
-        return frames.read_control(frame, pb.ServerFrame)
+        """The next control frame but for those that say how far data has come."""
+        while True:
+            frame = await self.frame()
+            assert frame is not grpc.aio.EOF, await self.call.details()
+            message = frames.read_control(frame, pb.ServerFrame)
+            if not message.HasField("received"):
+                return message
 
     async def task(self) -> tuple[pb.Task, bytes]:
         """The next task and the bytes that come with it."""

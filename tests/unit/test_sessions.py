@@ -564,3 +564,49 @@ def test_closing_says_goodbye_once_and_ends_the_stream(session):
 
     asyncio.run(session.pump(write))
     assert out == ["the run is over"]
+
+
+# ------------------------------------------------------------- how far data has come
+
+
+def received(session):
+    """How far the session says that data has come, for each time it says so."""
+    said = [each.received for each in written(session) if isinstance(each, pb.ServerFrame)]
+    return [(each.bytes, each.probe) for each in said if each != pb.Received()]
+
+
+def test_how_far_a_large_upload_has_come_is_said_as_it_comes(session):
+    data = bytes(2 * CHUNK_BYTES)
+    receive(session, reply=reply(announced(1, data), follow=False))
+    written(session)
+    bulk = deque([(1, [memoryview(data)], 0)])
+    came = 0
+    for _ in range(2):
+        frame = frames.next_data(bulk)
+        run(session.receive(frame))
+        came += len(frame)
+        assert received(session) == [(came, 0)]
+    assert received(session) == []
+
+
+def test_nothing_is_said_of_little(session):
+    receive(session, reply=reply(announced(1, bytes(1000))))
+    written(session)
+    send_data(session, 1, bytes(1000))
+    assert received(session) == []
+
+
+def test_questions_are_answered_at_once_and_many_of_them_with_one_frame(session):
+    for number in range(1, 1001):
+        receive(session, probe=pb.Probe(number=number))
+    assert received(session) == [(0, 1000)]
+
+
+def test_a_new_stream_is_counted_from_its_beginning(session):
+    data = bytes(4 * CHUNK_BYTES)
+    receive(session, reply=reply(announced(1, data), follow=False))
+    send_data(session, 1, data[:CHUNK_BYTES])
+    session.greet(pb.Welcome(), pb.Hello(assignments=[1]))
+    assert received(session) == []
+    receive(session, probe=pb.Probe(number=1))
+    assert received(session) == [(0, 1)]

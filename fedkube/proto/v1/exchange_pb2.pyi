@@ -300,8 +300,14 @@ class AppBroken(_message.Message):
     traceback: str
     def __init__(self, traceback: _Optional[str] = ...) -> None: ...
 
+class Probe(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
 class WorkerFrame(_message.Message):
-    __slots__ = ("hello", "ready", "need", "reply", "app_broken", "sum", "capacity")
+    __slots__ = ("hello", "ready", "need", "reply", "app_broken", "sum", "capacity", "probe")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     NEED_FIELD_NUMBER: _ClassVar[int]
@@ -309,6 +315,7 @@ class WorkerFrame(_message.Message):
     APP_BROKEN_FIELD_NUMBER: _ClassVar[int]
     SUM_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     need: Need
@@ -316,7 +323,8 @@ class WorkerFrame(_message.Message):
     app_broken: AppBroken
     sum: Sum
     capacity: Capacity
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ..., sum: _Optional[_Union[Sum, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ...) -> None: ...
+    probe: Probe
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., app_broken: _Optional[_Union[AppBroken, _Mapping]] = ..., sum: _Optional[_Union[Sum, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("run", "flower_run", "run_config", "cache_bytes", "partitions", "max_attempts")
@@ -418,6 +426,14 @@ class Settled(_message.Message):
     refused: _containers.RepeatedCompositeFieldContainer[Refusal]
     def __init__(self, upload: _Optional[int] = ..., refused: _Optional[_Iterable[_Union[Refusal, _Mapping]]] = ...) -> None: ...
 
+class Received(_message.Message):
+    __slots__ = ("bytes", "probe")
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    bytes: int
+    probe: int
+    def __init__(self, bytes: _Optional[int] = ..., probe: _Optional[int] = ...) -> None: ...
+
 class Goodbye(_message.Message):
     __slots__ = ("reason",)
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -425,7 +441,7 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
-    __slots__ = ("welcome", "task", "cancel", "settled", "goodbye", "need", "flush")
+    __slots__ = ("welcome", "task", "cancel", "settled", "goodbye", "need", "flush", "received")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -433,6 +449,7 @@ class ServerFrame(_message.Message):
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     NEED_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     task: Task
     cancel: Cancel
@@ -440,7 +457,8 @@ class ServerFrame(_message.Message):
     goodbye: Goodbye
     need: Need
     flush: Flush
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ...) -> None: ...
+    received: Received
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., settled: _Optional[_Union[Settled, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., need: _Optional[_Union[Need, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., received: _Optional[_Union[Received, _Mapping]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ()

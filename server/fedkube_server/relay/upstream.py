@@ -130,6 +130,9 @@ class Upstream:
                 self._note(message.settled)
             case "need":
                 self._uploads.give(message.need)
+            case "received":
+                if self._stream is not None:
+                    self._stream.received(message.received)
             case "flush":
                 self._desk.flush()
             case "goodbye":
