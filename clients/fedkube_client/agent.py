@@ -375,10 +375,10 @@ class Agent:
     async def _serve_one(self, work: _Work, executor: Executor) -> None:
         began = asyncio.get_running_loop().time()
         try:
-            outcomes, views = await self._execute(work, executor)
+            outcomes, blobs, views = await self._execute(work, executor)
         except Ended as ended:
             self._discard_executor()
-            outcomes, views = _unserved(work.task, ended), []
+            outcomes, blobs, views = _unserved(work.task, ended), [], []
             if self._abandons:
                 for outcome in outcomes:
                     outcome.failure.code = pb.Failure.NOT_SERVED
@@ -393,13 +393,13 @@ class Agent:
         if work.unwanted:
             return
         if work.task.HasField("fold"):
-            self._hold(work, reply, views)
+            self._hold(work, reply, blobs, views)
         used = _references(reply)
         numbers = {old: new for new, old in enumerate(used)}
         for outcome in reply.outcomes:
             contents.renumber(outcome.content, numbers.__getitem__)
             contents.renumber(outcome.state, numbers.__getitem__)
-        reply.blobs.extend(pb.Blob(nbytes=len(views[old])) for old in used)
+        reply.blobs.extend(blobs[old] for old in used)
         known = {blob.digest for blob in work.task.blobs}
         upload = self._uploads.add(reply, [[views[old]] for old in used], known)
         try:
@@ -413,13 +413,14 @@ class Agent:
         self._work = None
         self._uploads.send(upload)
 
-    def _hold(self, work: _Work, reply: pb.Reply, views: list[memoryview]) -> None:
+    def _hold(
+        self, work: _Work, reply: pb.Reply, blobs: list[pb.Blob], views: list[memoryview]
+    ) -> None:
         """Put the updates into the sum."""
         task = work.task
         held = self._sums.get(task.fold.id)
         if held is None:
             held = self._sums[task.fold.id] = HeldSum(task, self._views(task))
-        blobs = [pb.Blob(nbytes=len(view)) for view in views]
         for outcome in reply.outcomes:
             if outcome.call in work.cancelled or not outcome.HasField("content"):
                 continue
@@ -444,8 +445,11 @@ class Agent:
 
     async def _execute(
         self, work: _Work, executor: Executor
-    ) -> tuple[list[pb.Outcome], list[memoryview]]:
-        """Have the task's calls made; their outcomes, and the arrays that these refer to."""
+    ) -> tuple[list[pb.Outcome], list[pb.Blob], list[memoryview]]:
+        """Have the task's calls made; their outcomes, and the arrays that these refer to.
+
+        Of those that are the task's own, the digests are known.
+        """
         task = work.task
         if work.segment is not None:
             self._cache.add(work.segment, work.entries)
@@ -470,13 +474,22 @@ class Agent:
             timer = loop.call_later(task.timeout_s, executor.kill, because)
         work.executing = True
         try:
-            executed, views = await asyncio.to_thread(executor.execute, request, segments)
+            executed, views = await asyncio.to_thread(
+                executor.execute, request, segments, self._views(task)
+            )
         finally:
             work.executing = False
             if timer is not None:
                 timer.cancel()
         self._cache.unmapped(executed.unmapped)
-        return list(executed.outcomes), views
+        blobs = [
+            pb.Blob(
+                nbytes=len(view),
+                digest=task.blobs[place.received].digest if place.HasField("received") else b"",
+            )
+            for place, view in zip(executed.places, views, strict=True)
+        ]
+        return list(executed.outcomes), blobs, views
 
     # ------------------------------------------------------------- the executor
 

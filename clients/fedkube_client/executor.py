@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +102,14 @@ class Executor:
             raise AppInvalid("the ClientApp cannot be loaded", details=loaded.traceback)
 
     def execute(
-        self, request: xpb.Execute, segments: dict[int, tuple[int, int]]
+        self,
+        request: xpb.Execute,
+        segments: dict[int, tuple[int, int]],
+        sent: Sequence[memoryview],
     ) -> tuple[xpb.Executed, list[memoryview]]:
         """Have the task's calls made; their outcomes, and the arrays that these refer to.
+
+        ``sent``: the task's own, which may be among them.
 
         ``segments``: number to descriptor and size, of all that the task refers to. Those that the
         process has not mapped yet are passed to it.
@@ -127,15 +133,20 @@ class Executor:
         if executed.HasField("segment"):
             self._replies[executed.segment.id] = Segment(received[0], executed.segment.nbytes)
             self._replies[executed.segment.id].close_descriptor()
-        if not executed.places:
-            return executed, []
-        number = executed.places[0].segment
+        made = [place for place in executed.places if not place.HasField("received")]
+        views = iter(self._views(made) if made else [])
+        return executed, [
+            sent[place.received] if place.HasField("received") else next(views)
+            for place in executed.places
+        ]
+
+    def _views(self, places: Sequence[xpb.Place]) -> list[memoryview]:
+        """Arrays that the process has made, all in one segment."""
+        number = places[0].segment
         whole = np.frombuffer(self._replies[number].view, np.uint8)
         # Used again by the process as soon as nobody looks at any part of it.
         weakref.finalize(whole, self._free.append, number).atexit = False
-        return executed, [
-            whole[place.offset : place.offset + place.nbytes].data for place in executed.places
-        ]
+        return [whole[place.offset : place.offset + place.nbytes].data for place in places]
 
     def serving(self, task: pb.Task) -> int:
         """The call of the task that is being made now."""

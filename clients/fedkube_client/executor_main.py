@@ -61,8 +61,8 @@ def serve(channel: socket.socket) -> None:
         if not has_children():
             executed.unmapped.extend(unmapped)
         replies.free(request.free)
-        pipe.send(channel, executed, replies.put(executed, outgoing))
-        if sum(map(len, outgoing)) > _COLLECT_BYTES:
+        pipe.send(channel, executed, replies.put(executed, outgoing, blobs))
+        if sum(place.nbytes for place in executed.places) > _COLLECT_BYTES:
             # Flower's records refer to themselves, so that only a collection frees their arrays.
             del executed, outgoing, blobs
             gc.collect()
@@ -95,27 +95,36 @@ class Replies:
         """The agent does not look at these any more."""
         self._free += numbers
 
-    def put(self, executed: xpb.Executed, blobs: list[memoryview]) -> list[int]:
-        """Write a reply's arrays, and say where; the descriptor that the agent has to be given."""
-        offsets, size = layout([len(blob) for blob in blobs])
-        if not blobs:
+    def put(
+        self, executed: xpb.Executed, blobs: list[memoryview], received: list[memoryview]
+    ) -> list[int]:
+        """Write a reply's arrays, and say where; the descriptor that the agent has to be given.
+
+        ``received``: the task's blobs. One that is among them is where it was.
+        """
+        known = {id(blob): index for index, blob in enumerate(received)}
+        executed.places.extend(xpb.Place(received=known.get(id(blob))) for blob in blobs)
+        fresh = [index for index, blob in enumerate(blobs) if id(blob) not in known]
+        if not fresh:
             return []
+        offsets, size = layout([len(blobs[index]) for index in fresh])
         number = self._take(size)
-        fresh = number is None
+        descriptors = []
         if number is None:
             self._number += 1
             number = self._number
-            self._segments[number] = Segment.create(size)
+            self._segments[number] = made = Segment.create(size)
+            executed.segment.CopyFrom(xpb.NewSegment(id=number, nbytes=made.nbytes))
+            descriptors = [made.descriptor]
         executed.dropped.extend(self._given_up)
         self._given_up.clear()
         segment = self._segments[number]
-        for blob, offset in zip(blobs, offsets, strict=True):
+        for index, offset in zip(fresh, offsets, strict=True):
+            blob = blobs[index]
             segment.view[offset : offset + len(blob)] = blob
-            executed.places.add(segment=number, offset=offset, nbytes=len(blob))
-        if not fresh:
-            return []
-        executed.segment.CopyFrom(xpb.NewSegment(id=number, nbytes=segment.nbytes))
-        return [segment.descriptor]
+            place = xpb.Place(segment=number, offset=offset, nbytes=len(blob))
+            executed.places[index].CopyFrom(place)
+        return descriptors
 
     def _take(self, size: int) -> int | None:
         """A free segment that is large enough and not far too large; the others are given up."""

@@ -62,11 +62,12 @@ class Handler:
     ) -> Handled:
         """Make the task's calls, one after the other; ``began`` is told the place of each.
 
-        Returns the outcomes and the bytes of their arrays. An error of the app becomes a failure of
+        Returns the outcomes and the bytes of their arrays; what is one of ``blobs`` still is that
+        very object. An error of the app becomes a failure of
         its call, and the client's state stays as it was.
         """
         executed = xpb.Executed()
-        encoder = Encoder()
+        encoder = Encoder(received=blobs)
         for place, call in enumerate(task.calls):
             began(place)
             self._call(task, call, blobs, executed.outcomes.add(call=call.id), encoder)

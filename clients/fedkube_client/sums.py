@@ -13,21 +13,51 @@ from fedkube.core.partial_sums import BLOCK, Flat, TensorSum, largest
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import packed, tensors, updates
 
+# Bytes that are compared before all are.
+_HEAD = 64
+
 
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """``peaks``: of each item, the largest magnitudes of its blocks."""
+    """``unchanged``: of each item, whether it is the one that was sent.
+
+    ``peaks``: of each item, the largest magnitudes of its blocks.
+    """
 
     items: Sequence[pb.Array]
     views: Sequence[memoryview]
+    unchanged: Sequence[bool]
     peaks: Sequence[list[float]]
     weight: float
 
 
 @dataclass(slots=True)
 class _Tensor:
+    """``sent``: what it was, with its element type and digest; ``peaks``: of that, when known."""
+
+    dtype: str
+    sent: memoryview
+    digest: bytes
+    peaks: list[float] | None = None
     sums: dict[str, TensorSum] = field(default_factory=dict)
     unchanged: list[int] = field(default_factory=list)
+
+    def is_unchanged(self, dtype: str, blob: pb.Blob, view: memoryview) -> bool:
+        """Whether an update's is the one that was sent."""
+        if dtype != self.dtype:
+            return False
+        if blob.digest:
+            return blob.digest == self.digest
+        # Where something has changed, it mostly has at the very beginning.
+        return view[:_HEAD] == self.sent[:_HEAD] and bool(
+            np.array_equal(np.frombuffer(view, np.uint8), np.frombuffer(self.sent, np.uint8))
+        )
+
+    def sent_peaks(self) -> list[float]:
+        """The largest magnitudes of the blocks of what was sent."""
+        if self.peaks is None:
+            self.peaks = _magnitudes(np.frombuffer(self.sent, tensors.DTYPES[self.dtype]))
+        return self.peaks
 
 
 class HeldSum:
@@ -45,8 +75,10 @@ class HeldSum:
         arrays = updates.arrays(task.content)
         self._shapes = {item.name: tuple(item.shape) for item in arrays}
         self._expected = Expected(self._shapes, task.fold.weight_key)
-        self._sent = {item.name: (item.dtype, sent[item.blob]) for item in arrays}
-        self._tensors = {name: _Tensor() for name in self._shapes}
+        self._tensors = {
+            item.name: _Tensor(item.dtype, sent[item.blob], task.blobs[item.blob].digest)
+            for item in arrays
+        }
         self._first: _Update | None = None  # kept as it came: it may stay the only one
 
     def add(
@@ -65,15 +97,23 @@ class HeldSum:
             return reason
         weight = updates.weight(outcome.content, self._fold.weight_key)
         items = updates.arrays(outcome.content)
-        peaks = [_magnitudes(_values(item, views)) for item in items]
+        tensors_of = [self._tensors[item.name] for item in items]
+        unchanged = [
+            tensor.is_unchanged(item.dtype, blobs[item.blob], views[item.blob])
+            for tensor, item in zip(tensors_of, items, strict=True)
+        ]
+        peaks = [
+            tensor.sent_peaks() if same else _magnitudes(_values(item, views))
+            for tensor, item, same in zip(tensors_of, items, unchanged, strict=True)
+        ]
         for item, magnitudes in zip(items, peaks, strict=True):
             reason = updates.unfit(item.name, magnitudes, weight)
             if reason is not None:
                 return reason
-        update = _Update(items, views, peaks, weight)
+        update = _Update(items, views, unchanged, peaks, weight)
         if not self.calls:
             kept = [pb.Array.FromString(item.SerializeToString()) for item in items]
-            self._first = _Update(kept, list(views), peaks, weight)
+            self._first = _Update(kept, list(views), unchanged, peaks, weight)
         else:
             self._sum_first()
             self._sum(update, len(self.calls))
@@ -106,9 +146,9 @@ class HeldSum:
             self._sum(first, 0)
 
     def _sum(self, update: _Update, place: int) -> None:
-        for item, peaks in zip(update.items, update.peaks, strict=True):
+        for item, same, peaks in zip(update.items, update.unchanged, update.peaks, strict=True):
             tensor = self._tensors[item.name]
-            if self._is_unchanged(item, update.views[item.blob]):
+            if same:
                 tensor.unchanged.append(place)
                 continue
             values = _values(item, update.views)
@@ -117,18 +157,6 @@ class HeldSum:
                 tensor.sums[item.dtype] = TensorSum(values.dtype, size, self._fold.bits)
             tensor.sums[item.dtype].add(0, values, update.weight, peaks)
 
-    def _is_unchanged(self, item: pb.Array, view: memoryview) -> bool:
-        dtype, sent = self._sent[item.name]
-        if dtype != item.dtype:
-            return False
-        if view is sent:
-            return True
-        # Where something has changed, it mostly has at the very beginning.
-        head = min(len(view), 4096)
-        return view[:head] == sent[:head] and bool(
-            np.array_equal(np.frombuffer(view, np.uint8), np.frombuffer(sent, np.uint8))
-        )
-
     def export(self) -> tuple[pb.Sum, list[list[memoryview]]]:
         """The sum as it travels: its blobs lack ids and digests, and are given in pieces."""
         frame = pb.Sum(fold=self._fold.id, calls=self.calls)
@@ -136,7 +164,7 @@ class HeldSum:
             return frame, self._export_first(frame, self._first)
         pieces: list[list[memoryview]] = []
         for name, tensor in self._tensors.items():
-            for dtype in sorted(tensor.sums) or [self._sent[name][0]]:
+            for dtype in sorted(tensor.sums) or [tensor.dtype]:
                 entry = frame.tensors.add(name=name, dtype=dtype)
                 if dtype in tensor.sums:
                     pieces.append(updates.describe(entry, tensor.sums[dtype], frame))
@@ -146,9 +174,9 @@ class HeldSum:
 
     def _export_first(self, frame: pb.Sum, first: _Update) -> list[list[memoryview]]:
         pieces = []
-        for item in first.items:
+        for item, same in zip(first.items, first.unchanged, strict=True):
             view = first.views[item.blob]
-            if self._is_unchanged(item, view):
+            if same:
                 frame.tensors.add(name=item.name, dtype=item.dtype, unchanged=[0])
                 continue
             frame.tensors.add(name=item.name, dtype=item.dtype, raw=True, blob=len(frame.blobs))

@@ -35,10 +35,18 @@ class Encoder:
 
     Messages of one round share their arrays, so an ``Array`` object that was seen before gives the
     same blob again.
+
+    ``received``: what whoever is told has sent. An array that is still a view of one of these gives
+    that very object, without a look at its bytes.
     """
 
     blobs: list[memoryview] = field(default_factory=list)
+    received: Sequence[memoryview] = ()
     _seen: dict[int, tuple[Array, int]] = field(default_factory=dict)
+    _places: dict[tuple[int, int], memoryview] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._places = {_place(np.frombuffer(each, "u1")): each for each in self.received if each}
 
     def encode(self, records: RecordDict, pack: Pack | None = None) -> pb.Content:
         """The records without their arrays' bytes, which are added to ``blobs``.
@@ -79,10 +87,14 @@ class Encoder:
                 return
         seen = self._seen.get(id(array))
         if seen is None:
-            data = memoryview(array.data) if elements is None else _bytes_of(elements)
+            data = memoryview(array.data) if elements is None else self._bytes(elements)
             # The array is kept beside its number: an id may be given again once it is gone.
             seen = self._seen[id(array)] = (array, self._add(data))
         entry.blob = seen[1]
+
+    def _bytes(self, elements: npt.NDArray[np.generic]) -> memoryview:
+        received = self._places.get(_place(elements)) if self._places else None
+        return _bytes_of(elements) if received is None else received
 
     def _value(self, entry: pb.Value, value: Any) -> None:
         if isinstance(value, bytes) and len(value) > INLINE_BYTES:
@@ -238,6 +250,11 @@ class _Copies:
         if index not in self._copies:
             self._copies[index] = bytes(self[index])
         return self._copies[index]
+
+
+def _place(elements: npt.NDArray[np.generic]) -> tuple[int, int]:
+    """Where a contiguous array is in this process's memory: address and length."""
+    return elements.__array_interface__["data"][0], elements.nbytes
 
 
 def _bytes_of(elements: Any) -> memoryview:

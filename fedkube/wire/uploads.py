@@ -58,14 +58,17 @@ class Uploads:
         pieces: Sequence[Sequence[memoryview]],
         known: Collection[bytes],
     ) -> Upload:
-        """Number an upload and its blobs. ``known``: digests of what the server itself sent us."""
+        """Number an upload and its blobs. ``known``: digests of what the server itself sent us.
+
+        A blob whose digest is there already is taken for what it says.
+        """
         self._number += 1
         frame.upload = self._number
         upload = Upload(frame)
         for blob, parts in zip(frame.blobs, pieces, strict=True):
             self._blobs += 1
             blob.id = self._blobs
-            blob.digest = _digest(parts)
+            blob.digest = blob.digest or _digest(parts)
             blob.held = blob.digest in known
             if not blob.held:
                 upload.pieces[blob.id] = list(parts)

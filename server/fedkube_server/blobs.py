@@ -6,18 +6,24 @@ import itertools
 import threading
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from fedkube.wire.tensors import digest
 
 
 class StoredBlob:
-    """Bytes that may be sent, with their digest. Gone when nothing refers to it any more."""
+    """Bytes that may be sent, with their digest. Gone when nothing refers to it any more.
 
-    __slots__ = ("__weakref__", "data", "digest", "id")
+    ``peaks``: by element type, the largest magnitudes of its blocks, as far as anybody has looked.
+    """
+
+    __slots__ = ("__weakref__", "data", "digest", "id", "peaks")
 
     def __init__(self, number: int, data: memoryview, checksum: bytes) -> None:
         self.id = number
         self.data = data
         self.digest = checksum
+        self.peaks: dict[np.dtype[np.generic], list[float]] = {}
 
 
 class BlobStore:

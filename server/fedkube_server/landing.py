@@ -186,19 +186,26 @@ class Landed:
     down, block by block, while the bytes are in the cache.
     """
 
-    __slots__ = ("_offset", "_room", "dtype", "nbytes", "peaks")
+    __slots__ = ("_known", "_offset", "_room", "dtype", "nbytes", "peaks")
 
     def __init__(self, nbytes: int, dtype: np.dtype[np.generic] | None = None) -> None:
         self.nbytes = nbytes
         self.dtype = dtype
         self.peaks: list[float] = []
+        self._known: dict[np.dtype[np.generic], list[float]] | None = None
         self._room: Room = _NOWHERE
         self._offset = 0
 
     @classmethod
-    def known(cls, data: memoryview) -> Landed:
-        """Bytes that the server has already."""
+    def known(
+        cls, data: memoryview, peaks: dict[np.dtype[np.generic], list[float]] | None = None
+    ) -> Landed:
+        """Bytes that the server has already.
+
+        ``peaks``: their magnitudes by element type, which are put there once somebody has asked.
+        """
         landed = cls(len(data))
+        landed._known = peaks
         landed.place(_Memory(data), 0)
         return landed
 
@@ -226,7 +233,12 @@ class Landed:
         """The largest magnitude of each block of elements of this type."""
         if dtype == self.dtype and self.peaks:
             return self.peaks
-        return [peak for _, _, peaks in self.blocks(dtype) for peak in peaks]
+        known = None if self._known is None else self._known.get(dtype)
+        if known is None:
+            known = [peak for _, _, peaks in self.blocks(dtype) for peak in peaks]
+            if self._known is not None:
+                self._known[dtype] = known
+        return known
 
     def blocks(self, dtype: np.dtype[np.generic]) -> Iterator[Block]:
         """Elements from which on, some blocks of them, and each block's largest magnitude."""

@@ -321,7 +321,7 @@ class Session:
             if blob.held and known is not None and blob.nbytes != len(known.data):
                 raise Rejected("an upload refers to bytes of ours, and to another number of them")
             if blob.held and known is not None:
-                arriving.landed.append(Landed.known(known.data))
+                arriving.landed.append(Landed.known(known.data, known.peaks))
             elif index in seen.wanted:
                 arriving.landed.append(Landed(blob.nbytes, seen.dtypes.get(index)))
                 arriving.coming.append((blob, arriving.landed[-1]))

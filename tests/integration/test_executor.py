@@ -18,15 +18,19 @@ ECHO = Path(__file__).parents[1] / "apps" / "echo"
 
 
 @pytest.fixture
-def executor():
+def config(request):
+    return getattr(request, "param", {"change": True, "changed-tensors": 0})
+
+
+@pytest.fixture
+def executor(config):
     executor = Executor(AppSettings(ECHO, "echo_app.client_app:app", 1))
-    config = to_values({"change": True, "changed-tensors": 0})
     executor.load(
         xpb.Load(
             app_dir=str(ECHO),
             component="echo_app.client_app:app",
             flower_run=3,
-            run_config=config,
+            run_config=to_values(config),
             partitions=1,
             node_config="{}",
         )
@@ -43,7 +47,7 @@ def echo(executor, number, nbytes):
         task=array_task(number, nbytes), places=[xpb.Place(segment=number, nbytes=nbytes)]
     )
     request.dropped.extend([number - 1] if number > 1 else [])
-    executed, views = executor.execute(request, {number: (sent.descriptor, nbytes)})
+    executed, views = executor.execute(request, {number: (sent.descriptor, nbytes)}, [sent.view])
     assert not executed.outcomes[0].failure.reason
     sent.close()
     return views
@@ -61,6 +65,21 @@ def test_replies_of_any_sizes_leave_nothing_behind(executor):
         if number == 10:
             at_first = len(os.listdir("/proc/self/fd"))
     assert len(os.listdir("/proc/self/fd")) <= at_first + 4
+
+
+@pytest.mark.parametrize("config", [{"change": False, "changed-tensors": 0}], indirect=True)
+def test_what_the_app_does_not_touch_is_not_copied(executor):
+    """It stays where it was received."""
+    sent = Segment.create(3_000)
+    task = array_task(1, 3_000)
+    place = xpb.Place(segment=1, nbytes=3_000)
+    request = xpb.Execute(task=task, places=[place])
+    view = sent.view[:3_000]
+    executed, views = executor.execute(request, {1: (sent.descriptor, 3_000)}, [view])
+    assert not executed.outcomes[0].failure.reason
+    assert [each.received for each in executed.places] == [0]
+    assert not executed.HasField("segment")
+    assert views[0] is view
 
 
 def test_a_reply_that_somebody_looks_at_stays_as_it_is(executor):

@@ -71,7 +71,7 @@ def serve(tmp_path):
             request = xpb.Execute(task=array_task(number, NBYTES), places=[place])
             request.dropped.extend(cache.shrink({place.segment}))
             executed, _ = executor.execute(
-                request, {place.segment: cache.descriptor(place.segment)}
+                request, {place.segment: cache.descriptor(place.segment)}, [cache.view(place)]
             )
             cache.unmapped(executed.unmapped)
             (outcome,) = executed.outcomes

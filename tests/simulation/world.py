@@ -111,7 +111,10 @@ class _Executor:
         self._handler = Handler(self._world.client_app, "", request.flower_run, {}, node)
 
     def execute(
-        self, request: xpb.Execute, segments: dict[int, tuple[int, int]]
+        self,
+        request: xpb.Execute,
+        segments: dict[int, tuple[int, int]],
+        sent: Sequence[memoryview],
     ) -> tuple[xpb.Executed, list[memoryview]]:
         if self.doomed:
             place = self._world.chance.randrange(len(request.task.calls))
@@ -129,7 +132,12 @@ class _Executor:
         with self._world.other_process():
             self._handler.uncounted(request.uncounted)
             executed, outgoing = self._handler.handle(request.task, blobs, self._began)
-        return executed, [memoryview(bytes(each)) for each in outgoing]
+        known = {id(blob): index for index, blob in enumerate(blobs)}
+        executed.places.extend(xpb.Place(received=known.get(id(each))) for each in outgoing)
+        return executed, [
+            sent[place.received] if place.HasField("received") else memoryview(bytes(each))
+            for place, each in zip(executed.places, outgoing, strict=True)
+        ]
 
     def _began(self, place: int) -> None:
         self._place = place

@@ -17,6 +17,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from fedkube.app.records import Encoder
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
+from fedkube.wire import updates
 from fedkube.wire.tensors import digest
 from fedkube.wire.uploads import Uploads
 
@@ -55,6 +56,14 @@ def sent_task():
     return content, stored
 
 
+def task_of(made, number):
+    """What a worker is told to sum, and its arrays."""
+    content, stored = sent_task()
+    blobs = [pb.Blob(digest=each.digest, nbytes=len(each.data)) for each in stored]
+    task = pb.Task(content=content, fold=made.spec(number), blobs=blobs)
+    return task, [each.data for each in stored]
+
+
 def fold():
     return Fold(SHAPES, KEY, cohort=len(UPDATES))
 
@@ -75,10 +84,9 @@ def by_themselves(order):
 def by_workers(groups):
     """Each group's updates summed by a worker."""
     made = fold()
-    content, stored = sent_task()
-    task = pb.Task(content=content, fold=made.spec(3))
+    task, sent = task_of(made, 3)
     for group in groups:
-        held = HeldSum(task, [blob.data for blob in stored])
+        held = HeldSum(task, sent)
         outcomes = []
         for number in group:
             out, blobs, data = outcome(UPDATES[number], WEIGHTS[number], number)
@@ -92,7 +100,7 @@ def by_workers(groups):
         made.check_sum(update)
         landed = [Landed.known(memoryview(b"".join(upload.pieces[b.id]))) for b in update.blobs]
         assert made.sum_unfit(update, outcomes[0], landed) is None
-        made.add_sum(update, outcomes, landed, sent_arrays(content, stored))
+        made.add_sum(update, outcomes, landed, sent_arrays(*sent_task()))
     return made.mean()
 
 
@@ -189,6 +197,42 @@ def test_a_size_that_does_not_fit_is_refused_before_its_bytes_come():
     assert "another number was announced" in fold().refusal(out, blobs)
 
 
+def test_a_worker_that_knows_what_is_unchanged_makes_the_same_sum():
+    """By its digest, without a look at its bytes: they may as well not be there."""
+    looked_at, known = fold(), fold()
+    task, sent = task_of(looked_at, 1)
+    names = [item.name for item in updates.arrays(task.content)]
+    sums = []
+    for made, digests in ((looked_at, False), (known, True)):
+        held = HeldSum(task, sent)
+        for number in range(2):
+            values = {**UPDATES[number], "w": SENT["w"]}
+            out, blobs, data = outcome(values, WEIGHTS[number], number)
+            views = [memoryview(bytes(each)) for each in data]
+            for item, blob in zip(updates.arrays(out.content), blobs, strict=True):
+                blob.digest = task.blobs[names.index(item.name)].digest if digests else b""
+                if item.name != "w":
+                    blob.digest = b""
+                elif digests:
+                    views[item.blob] = memoryview(b"")
+            assert held.add(out, blobs, views) is None
+        update, pieces = held.export()
+        sums.append((update.SerializeToString(), [b"".join(each) for each in pieces]))
+        assert {each.name: list(each.unchanged) for each in update.tensors}["w"] == [0, 1]
+        assert made.weights == []
+    assert sums[0] == sums[1]
+
+
+def test_what_is_unchanged_and_was_not_finite_before_is_refused():
+    task, sent = task_of(fold(), 1)
+    out, blobs, data = outcome(SENT, 1, 1)
+    places = {item.name: item.blob for item in updates.arrays(task.content)}
+    sent[places["w"]] = memoryview(np.full_like(SENT["w"], np.nan).tobytes())
+    for item, blob in zip(updates.arrays(out.content), blobs, strict=True):
+        blob.digest = task.blobs[places[item.name]].digest
+    assert HeldSum(task, sent).add(out, blobs, data) == "array 'w' holds NaN or infinity"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused_in_the_server_and_in_a_worker(value):
     bad = SENT["w"].copy()
@@ -197,8 +241,7 @@ def test_what_is_not_finite_is_refused_in_the_server_and_in_a_worker(value):
     views = [memoryview(bytes(each)) for each in data]
     made = fold()
     assert made.unfit(out, list(map(Landed.known, views))) == "array 'w' holds NaN or infinity"
-    content, stored = sent_task()
-    held = HeldSum(pb.Task(content=content, fold=made.spec(1)), [each.data for each in stored])
+    held = HeldSum(*task_of(made, 1))
     assert held.add(out, blobs, views) == "array 'w' holds NaN or infinity"
     assert held.calls == []
 

@@ -143,3 +143,14 @@ def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there_is_said_in_words(tmp_path):
     with pytest.raises(Environment, match="no room for the clients' updates"):
         Spool(tmp_path / "gone", heap_bytes=0).room([Landed(5)])
+
+
+def test_what_the_server_has_is_looked_at_once():
+    """Each of a thousand clients may send back a layer that it has not touched."""
+    data = memoryview(bytearray(np.array([1.0, -3.0], np.float32).tobytes()))
+    peaks = {}
+    for _ in range(2):
+        assert Landed.known(data, peaks).magnitudes(np.dtype("float32")) == [3.0]
+        data[:] = bytes(8)
+    assert Landed.known(data).magnitudes(np.dtype("float32")) == [0.0]
+    assert Landed.known(data, peaks).magnitudes(np.dtype("int32")) == [0.0]

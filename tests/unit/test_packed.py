@@ -22,7 +22,7 @@ from fedkube.core.errors import Rejected
 from fedkube.core.quantisation import BLOCK, Compression, packed_bytes
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import packed, updates
-from fedkube.wire.tensors import DTYPES
+from fedkube.wire.tensors import DTYPES, digest
 
 KEY = "num-examples"
 GENERATOR = np.random.default_rng(3)
@@ -59,7 +59,8 @@ def message(compression, bound=False, sent=SENT):
     """A task, and its blobs' bytes."""
     encoder = Encoder()
     content = encoder.encode(records(sent))
-    task = pb.Task(content=content, compression=compression, bound=bound)
+    blobs = [pb.Blob(digest=digest(each), nbytes=len(each)) for each in encoder.blobs]
+    task = pb.Task(content=content, compression=compression, bound=bound, blobs=blobs)
     return task, encoder.blobs
 
 

@@ -7,6 +7,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedkube.app import records
+from fedkube.app.arrays import WireArray
 from fedkube.app.records import Encoder, decode, from_values, set_value, to_values
 from fedkube.core.errors import Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -134,6 +135,26 @@ def test_arrays_made_and_dropped_while_encoding_do_not_share_a_blob():
         encoder.encode(RecordDict({"r": record}))
         del record
     assert [np.frombuffer(blob, "i8")[0] for blob in encoder.blobs] == list(range(50))
+
+
+def test_an_array_that_is_what_was_received_is_not_looked_at_again():
+    """A layer that an app does not touch goes back as the bytes that it came in."""
+    received = [memoryview(np.arange(count, dtype=np.float32).tobytes()) for count in (4, 0, 6)]
+    sent = Encoder()
+    arrays = {str(n): Array(np.frombuffer(each, np.float32)) for n, each in enumerate(received)}
+    content = sent.encode(RecordDict({"r": ArrayRecord(arrays)}))
+    came = decode(content, received)["r"]
+    copied, part = Array(came["0"].numpy()), WireArray(came["2"].elements[:4])
+    encoder = Encoder(received=received)
+    record = ArrayRecord()
+    for name, array in (*came.items(), ("copied", copied), ("part", part)):
+        record[name] = array
+    encoder.encode(RecordDict({"r": record}))
+    first, empty, third, copy, piece = encoder.blobs
+    assert (first is received[0], third is received[2]) == (True, True)
+    assert not any(each is old for each in (empty, copy, piece) for old in received)
+    assert [bytes(each) for each in (empty, copy)] == [b"", bytes(received[0])]
+    assert bytes(piece) == bytes(received[2][:16])
 
 
 def test_the_older_apis_arrays_without_type_and_shape_survive():

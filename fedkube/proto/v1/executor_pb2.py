@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedkube.proto.v1 import exchange_pb2 as fedkube_dot_proto_dot_v1_dot_exchange__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x65\x64kube/proto/v1/executor.proto\x12\nfedkube.v1\x1a\x1f\x66\x65\x64kube/proto/v1/exchange.proto\"\x8f\x01\n\x04Load\x12\x0f\n\x07\x61pp_dir\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x12\n\nflower_run\x18\x03 \x01(\x04\x12&\n\nrun_config\x18\x04 \x01(\x0b\x32\x12.fedkube.v1.Values\x12\x12\n\npartitions\x18\x05 \x01(\r\x12\x13\n\x0bnode_config\x18\x06 \x01(\t\"\x1b\n\x06Loaded\x12\x11\n\ttraceback\x18\x01 \x01(\t\"8\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06nbytes\x18\x03 \x01(\x04\"(\n\nNewSegment\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06nbytes\x18\x02 \x01(\x04\"\xa8\x01\n\x07\x45xecute\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.fedkube.v1.Task\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12(\n\x08segments\x18\x03 \x03(\x0b\x32\x16.fedkube.v1.NewSegment\x12\x0f\n\x07\x64ropped\x18\x04 \x03(\x04\x12\x0c\n\x04\x66ree\x18\x05 \x03(\x04\x12\x11\n\tuncounted\x18\x06 \x03(\x04\"\xa0\x01\n\x08\x45xecuted\x12%\n\x08outcomes\x18\x01 \x03(\x0b\x32\x13.fedkube.v1.Outcome\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12\'\n\x07segment\x18\x03 \x01(\x0b\x32\x16.fedkube.v1.NewSegment\x12\x0f\n\x07\x64ropped\x18\x04 \x03(\x04\x12\x10\n\x08unmapped\x18\x05 \x03(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66\x65\x64kube/proto/v1/executor.proto\x12\nfedkube.v1\x1a\x1f\x66\x65\x64kube/proto/v1/exchange.proto\"\x8f\x01\n\x04Load\x12\x0f\n\x07\x61pp_dir\x18\x01 \x01(\t\x12\x11\n\tcomponent\x18\x02 \x01(\t\x12\x12\n\nflower_run\x18\x03 \x01(\x04\x12&\n\nrun_config\x18\x04 \x01(\x0b\x32\x12.fedkube.v1.Values\x12\x12\n\npartitions\x18\x05 \x01(\r\x12\x13\n\x0bnode_config\x18\x06 \x01(\t\"\x1b\n\x06Loaded\x12\x11\n\ttraceback\x18\x01 \x01(\t\"\\\n\x05Place\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06nbytes\x18\x03 \x01(\x04\x12\x15\n\x08received\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x0b\n\t_received\"(\n\nNewSegment\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06nbytes\x18\x02 \x01(\x04\"\xa8\x01\n\x07\x45xecute\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.fedkube.v1.Task\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12(\n\x08segments\x18\x03 \x03(\x0b\x32\x16.fedkube.v1.NewSegment\x12\x0f\n\x07\x64ropped\x18\x04 \x03(\x04\x12\x0c\n\x04\x66ree\x18\x05 \x03(\x04\x12\x11\n\tuncounted\x18\x06 \x03(\x04\"\xa0\x01\n\x08\x45xecuted\x12%\n\x08outcomes\x18\x01 \x03(\x0b\x32\x13.fedkube.v1.Outcome\x12!\n\x06places\x18\x02 \x03(\x0b\x32\x11.fedkube.v1.Place\x12\'\n\x07segment\x18\x03 \x01(\x0b\x32\x16.fedkube.v1.NewSegment\x12\x0f\n\x07\x64ropped\x18\x04 \x03(\x04\x12\x10\n\x08unmapped\x18\x05 \x03(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,11 +37,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADED']._serialized_start=226
   _globals['_LOADED']._serialized_end=253
   _globals['_PLACE']._serialized_start=255
-  _globals['_PLACE']._serialized_end=311
-  _globals['_NEWSEGMENT']._serialized_start=313
-  _globals['_NEWSEGMENT']._serialized_end=353
-  _globals['_EXECUTE']._serialized_start=356
-  _globals['_EXECUTE']._serialized_end=524
-  _globals['_EXECUTED']._serialized_start=527
-  _globals['_EXECUTED']._serialized_end=687
+  _globals['_PLACE']._serialized_end=347
+  _globals['_NEWSEGMENT']._serialized_start=349
+  _globals['_NEWSEGMENT']._serialized_end=389
+  _globals['_EXECUTE']._serialized_start=392
+  _globals['_EXECUTE']._serialized_end=560
+  _globals['_EXECUTED']._serialized_start=563
+  _globals['_EXECUTED']._serialized_end=723
 # @@protoc_insertion_point(module_scope)

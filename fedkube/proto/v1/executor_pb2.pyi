@@ -30,14 +30,16 @@ class Loaded(_message.Message):
     def __init__(self, traceback: _Optional[str] = ...) -> None: ...
 
 class Place(_message.Message):
-    __slots__ = ("segment", "offset", "nbytes")
+    __slots__ = ("segment", "offset", "nbytes", "received")
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     NBYTES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
     segment: int
     offset: int
     nbytes: int
-    def __init__(self, segment: _Optional[int] = ..., offset: _Optional[int] = ..., nbytes: _Optional[int] = ...) -> None: ...
+    received: int
+    def __init__(self, segment: _Optional[int] = ..., offset: _Optional[int] = ..., nbytes: _Optional[int] = ..., received: _Optional[int] = ...) -> None: ...
 
 class NewSegment(_message.Message):
     __slots__ = ("id", "nbytes")
