@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common import Code, FitRes, Parameters, Status, ndarrays_to_parameters
 from flwr.common import parameters_to_ndarrays as to_arrays
 from flwr.server import Server, SimpleClientManager
+from flwr.server.strategy.aggregate import aggregate
 from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
     FedAvg,
@@ -504,3 +505,16 @@ def test_what_the_older_flower_cannot_average_is_taken_out_before_an_app_hands_i
     assert phase.clients == [0]
     assert phase.failures[0].client == 1
     assert failed == [], "the app's own list is not touched"
+
+
+def test_an_older_app_may_change_a_mean_in_place_that_no_client_has_changed():
+    class Summed:
+        def mean(self, weights):
+            assert weights == [3, 4]
+            return {"same": np.frombuffer(bytes(8), np.float32), "new": np.ones(2)}
+
+    results = [([np.zeros(0)], 3), ([np.zeros(0)], 4)]
+    same, new = hooks._average_results(Summed(), aggregate, (results,), {})
+    same += 1
+    new += 1
+    assert (same.tolist(), new.tolist()) == ([1, 1], [2, 2])

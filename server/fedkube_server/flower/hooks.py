@@ -286,7 +286,10 @@ def _average_results(
         return method(*args, **kwargs)
     weights = [getattr(second, "num_examples", second) for _, second in results]
     mean = tracker.mean(weights)
-    return method(*args, **kwargs) if mean is None else list(mean.values())
+    if mean is None:
+        return method(*args, **kwargs)
+    # An app may change them in place, and one that no client has changed is what was sent.
+    return [values if values.flags.writeable else values.copy() for values in mean.values()]
 
 
 def _stands_in(records: RecordDict) -> bool:
