@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import floor
+from benchmarks import alone, floor
 from fedkube.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -62,13 +62,24 @@ def adapters() -> Iterator[dict[str, Any]]:
 def pool() -> Iterator[dict[str, Any]]:
     """A thousand logical clients, a model of 10 kB, an echo: simulation."""
     measured = fedkube(1000, 0.01, tensors=1, rounds=20, changed=-1)
-    yield {**measured, "clients_per_s": round(1000 / measured["round_s"])}
+    yield _over_alone(measured, {"sgd": False, "change": False})
 
 
 def pool_sgd() -> Iterator[dict[str, Any]]:
     """The same, and each client makes one step of SGD with ten examples, by PyTorch."""
     measured = fedkube(1000, 0.01, tensors=1, rounds=20, sgd=True)
-    yield {**measured, "clients_per_s": round(1000 / measured["round_s"])}
+    yield _over_alone(measured, {"sgd": True, "change": False})
+
+
+def _over_alone(measured: dict[str, Any], config: dict[str, bool | int]) -> dict[str, Any]:
+    """The round over what its clients cost by themselves, on the same machine a moment later."""
+    bare = alone.measure(1000, 10_000, 10, config)
+    return {
+        **measured,
+        "clients_per_s": round(1000 / measured["round_s"]),
+        "alone_s": round(bare, 4),
+        "over_alone": round(measured["round_s"] / bare, 2),
+    }
 
 
 def startup() -> Iterator[dict[str, Any]]:
