@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.common.logger import update_console_handler
 
-from fedkube.app import arrays, loading, tracebacks
+from fedkube.app import arrays, loading, tracebacks, typed_dicts
 from fedkube.app.records import Encoder, Pack, decode, from_values
 from fedkube.core.errors import AppInvalid, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -26,6 +26,7 @@ def load(request: xpb.Load) -> tuple[Handler | None, str]:
     """Load the ClientApp; if it cannot be, None and a text for the app's author."""
     update_console_handler(colored=False)
     arrays.keep_elements()
+    typed_dicts.without_casts()
     try:
         app = loading.load(request.component, request.app_dir, ClientApp)
     except AppInvalid as error:

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
 from fedkube.api.v1alpha1 import RunSpec
-from fedkube.app import arrays, loading, project, tracebacks
+from fedkube.app import arrays, loading, project, tracebacks, typed_dicts
 from fedkube.core import ids
 from fedkube.core.errors import FedKubeError
 from fedkube.core.run_states import RunEvent
@@ -37,6 +37,7 @@ def execute(spec: RunSpec, grid: Grid, tracker: Tracker, number: int) -> Ending:
     """Load the ServerApp and call it; how it ended. Halted passes through."""
     update_console_handler(colored=False)
     arrays.keep_elements()
+    typed_dicts.without_casts()
     loading.identify(number, SUPERLINK_NODE_ID, 1)
     try:
         app = project.read(spec.app)
