@@ -12,21 +12,22 @@ import statistics
 import sys
 import time
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
+from benchmarks.bare import ECHO
 from fedkube.app import loading
 
-ECHO = Path(__file__).parent.parent / "tests" / "apps" / "echo"
 _PROCESSES = 2
+# A process that dies leaves nobody waiting for ever.
+_PATIENCE_S = 120.0
 
 
 def measure(clients: int, nbytes: int, rounds: int, config: dict[str, bool | int]) -> float:
     """Median seconds of a round, the first left out. ``config``: what the app is told."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(_PROCESSES + 1)
+    barrier = context.Barrier(_PROCESSES + 1, timeout=_PATIENCE_S)
     words = (barrier, clients // _PROCESSES, nbytes, rounds + 1, config)
     processes = [context.Process(target=_serve, args=words) for _ in range(_PROCESSES)]
     for process in processes:

@@ -1,4 +1,4 @@
-"""Rounds with a worker that is far away, over what its link carries at best."""
+"""Rounds with a worker that is far away: its link is fast, and a byte takes long on it."""
 
 from __future__ import annotations
 

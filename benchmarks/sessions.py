@@ -111,7 +111,6 @@ class _Patient(BareWorker):
                     return
             except (grpc.aio.AioRpcError, asyncio.CancelledError):
                 pass
-            self.cuts += 1
             tries += 1
             await asyncio.sleep(min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0))
 

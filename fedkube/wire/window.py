@@ -88,4 +88,5 @@ class Window:
 
     def _took(self, seconds: float) -> None:
         """There and back, at the most: either end may have been busy."""
-        self._round_trip_s = min(seconds, self._round_trip_s or seconds)
+        if self._round_trip_s is None or seconds < self._round_trip_s:
+            self._round_trip_s = seconds

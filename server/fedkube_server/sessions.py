@@ -104,9 +104,10 @@ class Session:
         self._bulk: deque[frames.Bulk] = deque()
         self._wake = asyncio.Event()
         self._closing = False
-        self._came = pb.Received()  # by this stream
-        self._said = 0  # of its bytes
-        self._owes = False
+        self._came = 0  # bytes of data frames, by this stream
+        self._said = 0  # of them, to the worker
+        self._probe = 0  # its newest
+        self._owes = False  # a word of both
         self._held: dict[bytes, int] = {}  # digests that the worker was sent; last use of each
         self._tasks = 0
         self._given: dict[int, dict[int, StoredBlob]] = {}  # assignment to its blobs by id
@@ -125,7 +126,8 @@ class Session:
         """
         self._control.clear()
         self._bulk.clear()
-        self._came, self._said, self._owes = pb.Received(), 0, False
+        self._came = self._said = self._probe = 0
+        self._owes = False
         self._send(pb.ServerFrame(welcome=welcome))
         now = self._shared.clock()
         for arriving in self._uploads.values():
@@ -221,8 +223,9 @@ class Session:
 
     def _next(self) -> bytes:
         if self._owes:
-            self._owes, self._said = False, self._came.bytes
-            return frames.control(pb.ServerFrame(received=self._came))
+            self._owes, self._said = False, self._came
+            received = pb.Received(bytes=self._came, probe=self._probe)
+            return frames.control(pb.ServerFrame(received=received))
         return self._control.popleft() if self._control else frames.next_data(self._bulk)
 
     def _say_received(self) -> None:
@@ -245,8 +248,8 @@ class Session:
         self._driver.bytes_up += len(frame)
         self._heard = time.monotonic()
         if frames.is_data(frame):
-            self._came.bytes += len(frame)
-            if self._came.bytes - self._said >= RECEIVED_BYTES:
+            self._came += len(frame)
+            if self._came - self._said >= RECEIVED_BYTES:
                 self._say_received()
             for part in frames.read_data(frame):
                 await self._data(*part)
@@ -260,7 +263,7 @@ class Session:
                     raise Rejected("only a relay has several assignments at a time")
                 self._driver.widen(self, message.capacity.assignments)
             case "probe":
-                self._came.probe = message.probe.number
+                self._probe = message.probe.number
                 self._say_received()
             case "need":
                 self._resend(message.need)

@@ -9,12 +9,16 @@ from flwr.app.message.typeddict import TypedDict
 
 from fedkube.app import typed_dicts
 
+# As they are before any test runs: another may have had this process do without casts.
+FLOWERS = {name: getattr(TypedDict, name) for name in ("__setitem__", "__getitem__")}
+
 
 @pytest.fixture
 def ours(monkeypatch):
-    """Has Flower's own as it is until it is called, and again after the test."""
-    for name in ("__setitem__", "__getitem__"):
-        monkeypatch.setattr(TypedDict, name, getattr(TypedDict, name))
+    """Has Flower's own as it is until it is called, and what was there again after the test."""
+    for name, method in FLOWERS.items():
+        assert method.__module__ == TypedDict.__module__
+        monkeypatch.setattr(TypedDict, name, method)
     return typed_dicts.without_casts
 
 

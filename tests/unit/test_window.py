@@ -135,7 +135,7 @@ def test_a_far_link_is_not_filled_without_end(window, clock):
     st.lists(st.booleans(), max_size=200),
 )
 def test_a_server_that_says_nothing_of_little_holds_up_nobody(sizes, turns):
-    """Frames of any size: all go, and never does more than one wait for the server to look."""
+    """Frames of any size: all go, and never does more wait than a chunk and what is not said."""
     window = Window(Clock())
     to_send, arrived = deque(sizes), deque()
     came = said = 0
@@ -145,18 +145,10 @@ def test_a_server_that_says_nothing_of_little_holds_up_nobody(sizes, turns):
         if sends:
             window.sent(to_send[0])
             arrived.append(to_send.popleft())
-            assert sum(arrived) <= max(CHUNK_BYTES + 21, RECEIVED_BYTES) + RECEIVED_BYTES
+            assert sum(arrived) < CHUNK_BYTES + 21 + RECEIVED_BYTES
         else:
             assert arrived, "the sender waits, and so does the server"
             came += arrived.popleft()
             if came - said >= RECEIVED_BYTES:
                 said = came
                 window.received(pb.Received(bytes=said))
-
-
-@given(st.integers(1, 30))
-def test_a_cut_costs_no_more_than_the_chunk_that_is_under_way(chunks):
-    window = Window(Clock())
-    for count in range(1, chunks + 1):
-        assert fill(window) == 1
-        window.received(pb.Received(bytes=count * CHUNK_BYTES))
