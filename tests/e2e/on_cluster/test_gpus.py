@@ -159,7 +159,8 @@ def test_runs_share_the_gpus(
     cluster: Cluster, gpu_run: Callable[..., str], gpus: Callable[[int], None]
 ) -> None:
     gpus(4)
-    first = gpu_run("first", 8, 100, 1.0)
+    # One long round: a run that waits for workers near the end of a round has use for few.
+    first = gpu_run("first", 1000, 1, 1.0)
     cluster.until(lambda: len(cluster.running_pods(first, "worker")) == 4, "4 workers")
     second = gpu_run("second", 4, 10, 1.0)
     follows(cluster, first, 2)
