@@ -118,7 +118,7 @@ class _Table(Generic[K]):
     def place(self, demand: Demand[K], at_most: int, *, new: bool) -> str | None:
         """Give the demand one more worker; or why it gets no more."""
         if self.workers(demand) >= at_most:
-            return ""
+            return "" if demand.wanted == demand.at_most else "it has use for no more now"
         taking = _taking(demand.shape)
         limit = self._limits.get(demand.group)
         if limit is not None:

@@ -34,6 +34,10 @@ def test_two_share_and_what_one_has_no_use_for_is_the_others() -> None:
     found = share(nodes, [demand("x", 2), demand("y")])
     assert (found["x"].workers, found["x"].why, found["y"].workers) == (2, "", 7)
     assert found["y"].why == "of 9 that there is room for, the others are other runs'"
+    # Near the end of a round, say.
+    found = share(nodes, [demand("x", 8, use=2), demand("y")])
+    assert (found["x"].workers, found["y"].workers) == (2, 7)
+    assert found["x"].why == "it has use for no more now"
 
 
 def test_weights_and_priorities() -> None:
