@@ -396,7 +396,7 @@ class Agent:
             self._hold(work, reply, blobs, views)
         used = _references(reply)
         numbers = {old: new for new, old in enumerate(used)}
-        for outcome in reply.outcomes:
+        for outcome in reply.outcomes if used else ():
             contents.renumber(outcome.content, numbers.__getitem__)
             contents.renumber(outcome.state, numbers.__getitem__)
         reply.blobs.extend(blobs[old] for old in used)

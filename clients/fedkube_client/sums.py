@@ -11,7 +11,7 @@ import numpy as np
 from fedkube.core.admission import Expected
 from fedkube.core.partial_sums import BLOCK, Flat, TensorSum, largest
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import packed, tensors, updates
+from fedkube.wire import contents, packed, tensors, updates
 
 # Bytes that are compared before all are.
 _HEAD = 64
@@ -91,11 +91,13 @@ class HeldSum:
         reason = packed.refusal(self._task, outcome, blobs)
         if reason is not None:
             return reason
-        blobs, views = self._unpacked(outcome.content, blobs, views)
-        reason = updates.refusal(self._expected, outcome.content, blobs)
+        if self._task.compression:
+            blobs, views = self._unpacked(outcome.content, blobs, views)
+        metrics = contents.metrics(outcome.content)
+        reason = updates.refusal(self._expected, outcome.content, metrics, blobs)
         if reason is not None:
             return reason
-        weight = updates.weight(outcome.content, self._fold.weight_key)
+        weight = updates.weight(metrics, self._fold.weight_key)
         items = updates.arrays(outcome.content)
         tensors_of = [self._tensors[item.name] for item in items]
         unchanged = [

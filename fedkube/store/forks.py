@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fedkube.proto.v1 import journal_pb2 as pb
 from fedkube.store.journal import Journal, Stored
@@ -50,7 +51,9 @@ def first_rounds(held: Iterable[Stored], last: int) -> list[Stored]:
 def begin(journal: Journal, past: Iterable[Stored], run: str, number: int) -> None:
     """Write another run's past into a new journal. ``run``: whose rounds up to ``number`` it is."""
     for each in past:
-        journal.append(each.entry, each.blobs)
+        # What begins at one place there is written once here, too.
+        names = {index: b"%d" % start for index, start in enumerate(each.starts)}
+        journal.append(each.entry, each.blobs, names)
     journal.append(pb.JournalEntry(forked=pb.Forked(run=run, round=number)))
 
 
@@ -79,5 +82,5 @@ def _after(turned: pb.Turned, stored: list[Stored]) -> list[Stored]:
             call for call in each.entry.committed.calls if call.turn < turns.get(call.client, 0)
         )
         if entry.committed.calls:
-            found.append(Stored(entry, each.blobs))
+            found.append(replace(each, entry=entry))
     return found

@@ -15,8 +15,12 @@ arrays                  one after the other, each followed by zeros up to a mult
 A crash can cut the last entry short; what does not fit its digest is cut off when the journal is
 opened again, and so is all that follows it.
 
+An array that is in an earlier entry is not written again: the message says where it is. So frozen
+layers, of which each round has the same bytes, are written once.
+
 Journals that grow large are condensed: the entries of rounds that have ended give way to one that
-says what they have come to. Version 1 has no such entry, and is otherwise the same.
+says what they have come to. Version 2 has every array in each entry; version 1 has no entry of that
+kind, either. They are otherwise the same.
 """
 
 from __future__ import annotations
@@ -25,8 +29,10 @@ import logging
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from blake3 import blake3
 from google.protobuf.message import DecodeError
@@ -35,13 +41,22 @@ from fedkube.core.errors import Environment, FedKubeError, Usage
 from fedkube.proto.v1 import journal_pb2 as pb
 from fedkube.store.logs import Log, NotNow
 
-MAGIC = b"FedKube journal 2\n".ljust(64, b"\0")
+MAGIC = b"FedKube journal 3\n".ljust(64, b"\0")
+_MAGIC_2 = b"FedKube journal 2\n".ljust(64, b"\0")
 _MAGIC_1 = b"FedKube journal 1\n".ljust(64, b"\0")
+_MAGICS = (MAGIC, _MAGIC_2, _MAGIC_1)
 
 _LENGTHS = struct.Struct("<IQ")
 _DIGEST = 16
 _ALIGN = 64
 _ZEROS = bytes(_ALIGN)
+_HEAD_PARTS = 4  # of an entry, before its arrays
+_NO_NAMES: Mapping[int, bytes] = MappingProxyType({})
+
+# An array of fewer bytes is written anew: to say where it is would hardly take fewer.
+_LEAST_BYTES = 1024
+# So many arrays are known by name.
+_NAMES = 16_384
 
 # How often it is tried whether the log can be written again.
 _RETRY_S = 1.0
@@ -53,11 +68,15 @@ log = logging.getLogger("fedkube.store")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An entry as it was read. ``blobs``: its arrays' bytes, read-only. ``end``: where it ends."""
+    """An entry as it was read. ``blobs``: its arrays' bytes, read-only. ``end``: where it ends.
+
+    ``starts``: where in the journal each array's bytes begin.
+    """
 
     entry: pb.JournalEntry
     blobs: Sequence[memoryview]
     end: int = 0
+    starts: Sequence[int] = ()
 
 
 class Journal:
@@ -90,7 +109,9 @@ class Journal:
         self._stopped = threading.Event()
         self._broken: FedKubeError | None = None
         self._open = True
-        self._condenses = True
+        self._condenses = self._repeats = True
+        # Where arrays begin that have a name; the last used last.
+        self._starts: OrderedDict[bytes, int] = OrderedDict()
         self.first = 0  # where the entries begin that are the run's own
         self.stored: list[Stored] = []
         try:
@@ -103,20 +124,28 @@ class Journal:
             (each.end for each in self.stored if each.entry.HasField("condensed")), default=0
         )
 
-    def append(self, entry: pb.JournalEntry, blobs: Sequence[memoryview] = ()) -> None:
+    def append(
+        self,
+        entry: pb.JournalEntry,
+        blobs: Sequence[memoryview] = (),
+        names: Mapping[int, bytes] = _NO_NAMES,
+    ) -> None:
         """Write an entry; it is durable when this returns.
+
+        ``names``: what stands for the bytes of some blobs (by their places), as a digest does: what
+        is in the journal by this name is not written again.
 
         Where there is no room, this waits until there is. Raises where the entry could not be
         written, and for every entry that follows: nobody may act upon them. A journal that has
         reached its limit is given up with a warning: the run goes on without.
         """
-        entry.blobs[:] = [blob.nbytes for blob in blobs]
         with self._lock:
             if self._broken is not None:
                 raise self._broken
             if not self._open:
                 return
-            parts = list(_frame(entry, blobs))
+            starts = self._find(blobs, names)
+            parts = _frame(entry, blobs, starts)
             size = _size(parts)
             if self._limit is not None and self._end + size > self._limit:
                 self._give_up(f"it would outgrow its {self._limit:,} bytes")
@@ -126,6 +155,7 @@ class Journal:
             except FedKubeError as error:
                 self._broken = error
                 raise
+            self._note(blobs, names, starts, parts)
             self._end += size
 
     @property
@@ -158,7 +188,6 @@ class Journal:
         """
         parts: list[memoryview] = []
         for entry, blobs in entries:
-            entry.blobs[:] = [blob.nbytes for blob in blobs]
             parts += _frame(entry, blobs)
         with self._lock:
             if self._broken is not None:
@@ -179,6 +208,8 @@ class Journal:
                 raise
             self._end = keep + _size(parts)
             self._least = 2 * self._end
+            for name in [name for name, start in self._starts.items() if start >= keep]:
+                del self._starts[name]
             return True
 
     def stop(self) -> None:
@@ -204,6 +235,35 @@ class Journal:
                 log.warning("the journal, which nobody needs any more, stays: %s", error)
 
     # ------------------------------------------------------------- inside
+
+    def _find(self, blobs: Sequence[memoryview], names: Mapping[int, bytes]) -> list[int]:
+        """Where each blob is in the journal; 0: it is not."""
+        starts = [0] * len(blobs)
+        for index, name in names.items():
+            if name in self._starts:
+                starts[index] = self._starts[name]
+                self._starts.move_to_end(name)
+        return starts
+
+    def _note(
+        self,
+        blobs: Sequence[memoryview],
+        names: Mapping[int, bytes],
+        starts: Sequence[int],
+        parts: Sequence[memoryview],
+    ) -> None:
+        """An entry is written: its blobs are there from now on."""
+        if not self._repeats:
+            return
+        start = self._end + _size(parts[:_HEAD_PARTS])
+        for index, blob in enumerate(blobs):
+            if starts[index]:
+                continue
+            if index in names and blob.nbytes >= _LEAST_BYTES:
+                self._starts[names[index]] = start
+            start += blob.nbytes + len(_padding(blob.nbytes))
+        while len(self._starts) > _NAMES:
+            self._starts.popitem(last=False)
 
     def _write(self, parts: Sequence[memoryview]) -> None:
         waits = False
@@ -234,13 +294,14 @@ class Journal:
         view = self._log.read()
         if len(view) < len(MAGIC) or (len(view) <= _size(_opening(run_id)) and not _whole(view)):
             return self._begin(run_id)  # a crash has torn its very beginning
-        if view[: len(MAGIC)] not in (MAGIC, _MAGIC_1):
+        if view[: len(MAGIC)] not in _MAGICS:
             raise Environment(
                 f"{self._log.name} is no journal that this version of FedKube reads",
                 hint="resume the run with the version that began it",
             )
-        # Those who wrote version 1 would pass over what they do not know.
-        self._condenses = view[: len(MAGIC)] == MAGIC
+        # Those who wrote an earlier version would pass over what they do not know.
+        self._condenses = view[: len(MAGIC)] != _MAGIC_1
+        self._repeats = view[: len(MAGIC)] == MAGIC
         self.stored += _entries(view)
         if not self.stored:
             return self._begin(run_id)
@@ -255,7 +316,7 @@ class Journal:
 
     def _begin(self, run_id: str) -> int:
         parts = _opening(run_id)
-        self._condenses = True
+        self._condenses = self._repeats = True
         self._log.cut(0)
         try:
             self._log.append(parts)
@@ -276,21 +337,31 @@ def _size(parts: Sequence[memoryview]) -> int:
 
 def _whole(view: memoryview) -> bool:
     """Whether a journal's beginning is as this version, or another, has written it."""
-    if view[: len(MAGIC)] in (MAGIC, _MAGIC_1):
+    if view[: len(MAGIC)] in _MAGICS:
         return any(_entries(view))
     return re.match(rb"FedKube journal \d+\n", view) is not None
 
 
-def _frame(entry: pb.JournalEntry, blobs: Sequence[memoryview]) -> Iterator[memoryview]:
+def _frame(
+    entry: pb.JournalEntry, blobs: Sequence[memoryview], starts: Sequence[int] = ()
+) -> list[memoryview]:
+    """The entry with its arrays, but for those that begin elsewhere."""
+    entry.blobs[:] = [blob.nbytes for blob in blobs]
+    entry.starts[:] = starts if any(starts) else ()
     message = entry.SerializeToString()
-    parts = [memoryview(message), memoryview(_padding(_LENGTHS.size + _DIGEST + len(message)))]
-    for blob in blobs:
-        flat = blob.cast("B") if blob.nbytes else memoryview(b"")
-        parts += [flat, memoryview(_padding(len(flat)))]
-    lengths = _LENGTHS.pack(len(message), sum(len(part) for part in parts[2:]))
-    yield memoryview(lengths)
-    yield memoryview(_digest(lengths, parts[0], parts[2:]))
-    yield from parts
+    head = [memoryview(message), memoryview(_padding(_LENGTHS.size + _DIGEST + len(message)))]
+    arrays: list[memoryview] = []
+    for index, blob in enumerate(blobs):
+        if not entry.starts or not entry.starts[index]:
+            flat = blob.cast("B") if blob.nbytes else memoryview(b"")
+            arrays += [flat, memoryview(_padding(len(flat)))]
+    lengths = _LENGTHS.pack(len(message), _size(arrays))
+    return [
+        memoryview(lengths),
+        memoryview(_digest(lengths, head[0], arrays)),
+        *head,
+        *arrays,
+    ]
 
 
 def _digest(lengths: bytes, message: memoryview, arrays: Sequence[memoryview]) -> bytes:
@@ -324,9 +395,11 @@ def _entries(view: memoryview) -> Iterator[Stored]:
             entry.ParseFromString(bytes(message))
         except DecodeError:
             return
-        blobs = []
-        for nbytes in entry.blobs:
-            blobs.append(view[arrays : arrays + nbytes])
-            arrays += nbytes + len(_padding(nbytes))
-        yield Stored(entry, blobs, end)
+        starts = []
+        for nbytes, there in zip(entry.blobs, entry.starts or [0] * len(entry.blobs), strict=True):
+            starts.append(there or arrays)
+            if not there:
+                arrays += nbytes + len(_padding(nbytes))
+        blobs = [view[at : at + nbytes] for at, nbytes in zip(starts, entry.blobs, strict=True)]
+        yield Stored(entry, blobs, end, starts)
         start = end

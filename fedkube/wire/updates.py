@@ -6,7 +6,7 @@ The same rules hold wherever an update is summed, in the server or in a worker.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,16 +21,24 @@ from fedkube.wire import contents, tensors
 NUMPY = "numpy.ndarray"
 
 
-def refusal(expected: Expected, content: pb.Content, blobs: Sequence[pb.Blob]) -> str | None:
-    """Why an update must not be summed, as far as its description tells, or None."""
+def refusal(
+    expected: Expected,
+    content: pb.Content,
+    metrics: Mapping[str, object],
+    blobs: Sequence[pb.Blob],
+) -> str | None:
+    """Why an update must not be summed, as far as its description tells, or None.
+
+    ``metrics``: the content's.
+    """
     records = contents.array_records(content)
     for record in records:
         for item in record.items:
             if item.opaque or item.stype != NUMPY:
                 return f"array {item.name!r} is not serialised as NumPy's, so it cannot be averaged"
     described = [contents.shapes(record) for record in records]
-    reason = refused_by(expected, described, contents.metrics(content), None)
-    return reason or _sizes_differ(arrays(content), blobs)
+    reason = refused_by(expected, described, metrics, None)
+    return reason or _sizes_differ(records[0].items, blobs)
 
 
 def arrays(content: pb.Content) -> Sequence[pb.Array]:
@@ -48,9 +56,9 @@ def unfit(name: str, magnitudes: Iterable[float], weight: float) -> str | None:
     return None
 
 
-def weight(content: pb.Content, key: str) -> float:
-    """What an update that was not refused counts in the mean."""
-    value = contents.metrics(content)[key]
+def weight(metrics: Mapping[str, object], key: str) -> float:
+    """What an update with these metrics that was not refused counts in the mean."""
+    value = metrics[key]
     assert isinstance(value, int | float), "an update without a weight was refused"
     return float(value)
 

@@ -16,8 +16,8 @@ from fedkube_server.folds import Fold, Sent
 class Answer:
     """How a call ended well. ``blobs``: the bytes of its arrays, as views.
 
-    ``records``: what admission decoded it to; Flower's type. ``digests``: of the blobs, where the
-    update is late and in no sum.
+    ``records``: what admission decoded it to; Flower's type. ``digests``: of the blobs; empty where
+    one is not known.
     """
 
     outcome: pb.Outcome

@@ -319,8 +319,9 @@ class Driver:
         self, session: WorkerSession, reply: pb.Reply, landed: Sequence[Landed]
     ) -> list[pb.Refusal]:
         refused = []
+        digests = [blob.digest for blob in reply.blobs]
         for outcome in reply.outcomes:
-            reason = await self._take_one(session, reply, outcome, landed)
+            reason = await self._take_one(session, reply, outcome, landed, digests)
             if reason:
                 refused.append(pb.Refusal(call=outcome.call, reason=reason))
         return refused
@@ -331,6 +332,7 @@ class Driver:
         reply: pb.Reply,
         outcome: pb.Outcome,
         landed: Sequence[Landed],
+        digests: Sequence[bytes],
     ) -> str:
         if outcome.HasField("failure") and self._holds(session, outcome.call):
             self._failed(session, self._live[outcome.call], outcome.failure)
@@ -346,9 +348,11 @@ class Driver:
                 raise Rejected("a reply with neither content nor failure")
         self._note_ended(live)
         self._perform(self._dispatcher.claim(session.name, outcome.call))
-        answer = Answer(outcome, _Views(landed))
-        blobs = {entry.blob for entry in contents.references(outcome.content)}
-        nbytes = sum(landed[blob].nbytes for blob in blobs if blob < len(landed))
+        answer = Answer(outcome, _Views(landed), digests=digests)
+        nbytes = 0
+        if landed:
+            blobs = {entry.blob for entry in contents.references(outcome.content)}
+            nbytes = sum(landed[blob].nbytes for blob in blobs if blob < len(landed))
         reason = await self._checked(live, answer, reply, landed, nbytes)
         if not self._runs(session, reply.assignment, outcome.call):
             return _NOBODY
@@ -363,9 +367,7 @@ class Driver:
         self._remember(live)
         # From here on it counts: nobody can lose or withdraw it.
         self._perform(self._dispatcher.answer(outcome.call))
-        if live.late:
-            answer.digests = [blob.digest for blob in reply.blobs]
-        elif fold is not None:
+        if fold is not None and not live.late:
             await _off_loop(nbytes, fold.add, outcome, reply.blobs, landed, live.task.message.sent)
         live.task.settled(answer)
         return ""

@@ -62,6 +62,7 @@ class Fold:
         self.shapes = dict(shapes)
         self.cohort = cohort
         self._expected = Expected(self.shapes, weight_key)
+        self._weighed = Expected(None, weight_key)
         self._key = weight_key
         self._bits = bits_for(cohort)
         self._left = 2 ** (62 - self._bits)  # updates that fit without an overflow
@@ -75,6 +76,7 @@ class Fold:
         self._calls: list[int] = []  # whose updates have counted
         self._weights: list[float] = []  # of each
         self._mean: dict[str, Array] | None = None
+        self._same: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def spec(self, number: int) -> pb.Fold:
@@ -85,10 +87,10 @@ class Fold:
 
     def refusal(self, outcome: pb.Outcome, blobs: Sequence[pb.Blob]) -> str | None:
         """Why an update must not count, as far as its description tells, or None."""
+        metrics = contents.metrics(outcome.content)
         if outcome.held:
-            weighed = Expected(None, self._key)
-            return refusal(weighed, [], contents.metrics(outcome.content), None)
-        return updates.refusal(self._expected, outcome.content, blobs)
+            return refusal(self._weighed, [], metrics, None)
+        return updates.refusal(self._expected, outcome.content, metrics, blobs)
 
     @staticmethod
     def dtypes(outcome: pb.Outcome) -> dict[int, np.dtype[np.generic]]:
@@ -107,7 +109,7 @@ class Fold:
 
     def weight(self, outcome: pb.Outcome) -> float:
         """What the update counts in the mean."""
-        return updates.weight(outcome.content, self._key)
+        return updates.weight(contents.metrics(outcome.content), self._key)
 
     def check_sum(self, update: pb.Sum) -> None:
         """Rejected unless a worker's sum can be one of what was sent."""
@@ -269,6 +271,11 @@ class Fold:
                 }
             return self._mean
 
+    @property
+    def unchanged(self) -> Mapping[str, bytes]:
+        """Digests of what was sent, by name, of the arrays whose mean that is."""
+        return self._same
+
     def restore(self, mean: Mapping[str, Array], weights: Sequence[float]) -> None:
         """Take the mean of updates that were counted before the server was begun again."""
         with self._lock:
@@ -280,7 +287,10 @@ class Fold:
         if len(unchanged) == 1 and not self._sums[name]:
             ((before, _),) = unchanged.values()
             array = np.frombuffer(before.blob.data, tensors.DTYPES[before.dtype])
-            return array.astype(mean_dtype(array.dtype), copy=False)
+            if mean_dtype(array.dtype) == array.dtype:
+                self._same[name] = before.blob.digest
+                return array
+            return array.astype(mean_dtype(array.dtype))
         for key in sorted(unchanged):
             before, places = unchanged[key]
             weight = math.fsum(self._weights[place] for place in places)

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from fedkube_server.halt import Ending as RunEnding
 from fedkube_server.halt import Halt
 
 log = logging.getLogger("fedkube.server")
+
+_NOT_KNOWN: Mapping[int, bytes] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -94,10 +97,14 @@ class Condensed:
 
 @dataclass(slots=True)
 class _Pending:
-    """Calls that are over and are to be committed together."""
+    """Calls that are over and are to be committed together.
+
+    ``digests``: of the blobs, where they are known.
+    """
 
     calls: list[journal.Ended] = field(default_factory=list)
     blobs: list[memoryview] = field(default_factory=list)
+    digests: dict[int, bytes] = field(default_factory=dict)
 
 
 class Past:
@@ -412,7 +419,7 @@ class Past:
             self._turns[client] = max(self._turns[client], turn + 1)
             pending = self._pending.setdefault(fold, _Pending())
             if isinstance(outcome, Answer):
-                _copy(outcome, ended.outcome, pending.blobs, summed=fold is not None)
+                _copy(outcome, ended.outcome, pending, summed=fold is not None)
             else:
                 ended.outcome.failure.CopyFrom(outcome)
             pending.calls.append(ended)
@@ -441,16 +448,23 @@ class Past:
                             name=name, dtype=values.dtype.name, blob=len(pending.blobs)
                         )
                         item.shape.extend(values.shape)
+                        if name in summed.unchanged:
+                            pending.digests[len(pending.blobs)] = summed.unchanged[name]
                         flat = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
                         pending.blobs.append(flat.reshape(-1).view(np.uint8).data)
-                self._append(entry, pending.blobs)
+                self._append(entry, pending.blobs, pending.digests)
 
-    def _append(self, entry: journal.JournalEntry, blobs: Sequence[memoryview] = ()) -> None:
+    def _append(
+        self,
+        entry: journal.JournalEntry,
+        blobs: Sequence[memoryview] = (),
+        digests: Mapping[int, bytes] = _NOT_KNOWN,
+    ) -> None:
         """Keep an entry, or end the run: an app that catches errors must not go on without."""
         if self._journal is None:
             return
         try:
-            self._journal.append(entry, blobs)
+            self._journal.append(entry, blobs, digests)
         except FedKubeError as error:
             self._halt.set(RunEnding.of(error))
             self._halt.check()
@@ -481,22 +495,25 @@ def _arrays(commit: _Commit) -> dict[str, Array]:
     }
 
 
-def _copy(answer: Answer, into: pb.Outcome, blobs: list[memoryview], *, summed: bool) -> None:
+def _copy(answer: Answer, into: pb.Outcome, pending: _Pending, *, summed: bool) -> None:
     """What is needed of a reply, its arrays left out where they are summed, and its bytes."""
     into.CopyFrom(answer.outcome)
     numbers: dict[int, int] = {}
-    first = len(blobs)
 
     def number(old: int) -> int:
         if old not in numbers:
-            numbers[old] = first + len(numbers)
+            numbers[old] = len(pending.blobs)
+            if old < len(answer.digests) and answer.digests[old]:
+                pending.digests[numbers[old]] = answer.digests[old]
             # Where the arrays are summed, what they landed in is used again.
             data = answer.blobs[old]
-            blobs.append(memoryview(bytes(data)) if summed else data)
+            pending.blobs.append(memoryview(bytes(data)) if summed else data)
         return numbers[old]
 
     if summed:
         for arrays in contents.array_records(into.content):
             del arrays.items[:]
+    if not answer.blobs:
+        return
     contents.renumber(into.content, number)
     contents.renumber(into.state, number)

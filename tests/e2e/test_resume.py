@@ -15,6 +15,9 @@ JOURNALS = Path(__file__).parents[1] / "data" / "journals"
 # Whenever that makes the journal smaller.
 CONDENSED = ("--journal-bytes", "1", "-c", "num-server-rounds=12", "--clients", "20")
 
+# As with adapters: a round changes one of twenty arrays.
+ADAPTERS = ("-c", "tensors=20 change=true changed-tensors=1 num-server-rounds=5")
+
 
 @pytest.fixture
 def whole(run):
@@ -81,6 +84,18 @@ def test_killed_again_and_again(whole, run, resume, apps, monkeypatch, app, step
     assert ran.result == wanted.result
     assert _told(ran) == _told(wanted)
     assert not (ran.folder / "journal").exists()
+
+
+def test_what_does_not_change_is_in_the_journal_once_and_comes_back(whole, run, apps, monkeypatch):
+    words = (apps / "echo", "--clients", "2", "--keep-journal", *ADAPTERS)
+    wanted = whole(*words)
+    model = 1_000_000
+    assert model < (wanted.folder / "journal").stat().st_size < model * 1.3
+    monkeypatch.setenv("FEDKUBE_FAILPOINT", "journal.torn:3")
+    ran = run(*words, "--seed", "5")
+    assert ran.code == 0, ran.text
+    assert ran.log.count("it goes on from what it has committed") == 2
+    assert ran.record.model.sha256 == wanted.record.model.sha256
 
 
 def _told(ran):

@@ -98,6 +98,21 @@ def test_a_forks_journal_says_what_it_was_forked_from(tmp_path):
     assert seen(forks.holding(again)) == seen(past), "a fork of a fork"
 
 
+def test_a_forks_journal_is_no_longer_than_that_of_the_run(tmp_path):
+    frozen = memoryview(bytes(5000))
+    run = Journal(LocalLog(tmp_path / "run"), "old")
+    for number in (1, 2):
+        run.append(commit(number, (0, number - 1)).entry, [frozen], {0: b"frozen"})
+    run.close()
+    past = forks.holding(Journal(LocalLog(tmp_path / "run"), "old").stored)
+    fork = Journal(LocalLog(tmp_path / "fork"), "new")
+    forks.begin(fork, past, "old", 2)
+    fork.close()
+    assert 5000 < (tmp_path / "fork").stat().st_size < 7000
+    again = Journal(LocalLog(tmp_path / "fork"), "new").stored
+    assert [bytes(each.blobs[0]) for each in again[:2]] == [bytes(frozen)] * 2
+
+
 def condensed(number, turns, presents=0):
     entry = pb.Condensed(round=number, turns=turns, presents=presents)
     return Stored(pb.JournalEntry(condensed=entry), ())

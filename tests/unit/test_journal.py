@@ -196,6 +196,87 @@ def test_a_journal_that_nobody_wants_any_more(path):
     assert not path.exists()
 
 
+# ------------------------------------------------------------- arrays that are there already
+
+
+def array(byte, size=5000):
+    return memoryview(bytes([byte]) * size)
+
+
+def test_an_array_that_is_there_is_not_written_again(path):
+    journal = Journal(LocalLog(path), "r")
+    journal.append(present(1), [array(1), array(2)], {0: b"one", 1: b"two"})
+    before = journal.end
+    journal.append(present(2), [array(3), array(2), array(1)], {1: b"two", 2: b"one"})
+    assert 5000 < journal.end - before < 5500, "the one that is new"
+    journal.append(present(3), [array(1)], {0: b"one"})
+    journal.append(present(4), [array(1)])
+    journal.close()
+    assert read(path) == [
+        ([1], [bytes(array(1)), bytes(array(2))]),
+        ([2], [bytes(array(3)), bytes(array(2)), bytes(array(1))]),
+        ([3], [bytes(array(1))]),
+        ([4], [bytes(array(1))]),
+    ]
+    again = Journal(LocalLog(path), "r")
+    first = again.stored[0].starts[0]
+    assert [each.starts[-1] == first for each in again.stored] == [False, True, True, False]
+
+
+def test_small_ones_are_and_names_hold_for_one_life(path):
+    journal = Journal(LocalLog(path), "r")
+    for number in range(2):
+        journal.append(present(number), [array(1, 100)], {0: b"small"})
+    journal.append(present(3), [array(2)], {0: b"two"})
+    journal.close()
+    again = Journal(LocalLog(path), "r")
+    again.append(present(4), [array(2)], {0: b"two"})
+    again.close()
+    last = Journal(LocalLog(path), "r").stored
+    assert [bytes(each.blobs[0]) for each in last] == [bytes(array(1, 100))] * 2 + [
+        bytes(array(2))
+    ] * 2
+    assert len({each.starts[0] for each in last}) == 4
+
+
+def test_no_more_names_are_kept_than_there_is_room_for(path, monkeypatch):
+    monkeypatch.setattr(journals, "_NAMES", 2)
+    journal = Journal(LocalLog(path), "r")
+
+    def grown(number):
+        before = journal.end
+        journal.append(present(number), [array(number)], {0: b"%d" % number})
+        return journal.end - before > 5000
+
+    assert [grown(number) for number in (1, 2, 1, 3, 1, 2)] == [
+        True, True, False, True, False, True,
+    ]  # fmt: skip
+    journal.close()
+    found = [blobs for _, blobs in read(path)]
+    assert found == [[bytes(array(number))] for number in (1, 2, 1, 3, 1, 2)]
+
+
+def test_an_entry_that_was_not_written_gives_no_names(path):
+    journal = Journal(Fickle(path, NotNow("no room")), "r", wait=lambda stopped, seconds: True)
+    with pytest.raises(Environment, match="while it waited"):
+        journal.append(present(1), [array(1)], {0: b"one"})
+    assert not journal._starts
+
+
+def test_what_was_condensed_is_there_no_more(path):
+    journal = Journal(LocalLog(path), "r", large_bytes=1)
+    journal.append(present(1), [array(1)], {0: b"one"})
+    keep = journal.end
+    journal.append(present(2), [array(1), array(2)], {0: b"one", 1: b"two"})
+    assert journal.condense(keep, [(condensed(2), [memoryview(b"abc")])])
+    journal.append(present(3), [array(1), array(2)], {0: b"one", 1: b"two"})
+    journal.close()
+    again = Journal(LocalLog(path), "r")
+    assert [bytes(blob) for blob in again.stored[-1].blobs] == [bytes(array(1)), bytes(array(2))]
+    assert again.stored[-1].starts[0] == again.stored[0].starts[0]
+    assert again.stored[-1].starts[1] > keep
+
+
 # ------------------------------------------------------------- condensing
 
 
@@ -294,6 +375,21 @@ def test_after_an_error_nothing_is_written_any_more(path, monkeypatch):
             journal.condense(journal.first, [(condensed(1), [])])
     with pytest.raises(Environment, match="input/output"):
         journal.append(present(2))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_earlier_versions_have_begun_goes_on_without_what_they_do_not_know(path, version):
+    write(path)
+    data = bytearray(path.read_bytes())
+    data[:18] = b"FedKube journal %d\n" % version
+    path.write_bytes(data)
+    journal = Journal(LocalLog(path), "r")
+    for _ in range(2):
+        journal.append(present(8), [array(1)], {0: b"one"})
+    journal.close()
+    stored = Journal(LocalLog(path), "r").stored
+    assert not any(each.entry.starts for each in stored)
+    assert [bytes(each.blobs[0]) for each in stored[-2:]] == [bytes(array(1))] * 2
 
 
 def test_a_journal_of_version_1_is_read_and_never_condensed(path):

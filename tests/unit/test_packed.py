@@ -21,7 +21,7 @@ from fedkube.app.records import Encoder, decode
 from fedkube.core.errors import Rejected
 from fedkube.core.quantisation import BLOCK, Compression, packed_bytes
 from fedkube.proto.v1 import exchange_pb2 as pb
-from fedkube.wire import packed, updates
+from fedkube.wire import contents, packed, updates
 from fedkube.wire.tensors import DTYPES, digest
 
 KEY = "num-examples"
@@ -567,4 +567,4 @@ def test_what_was_unpacked_is_what_flower_is_given(tmp_path):
     came = decode(outcome.content, [each.view() for each in landed])
     np.testing.assert_allclose(came["arrays"]["w"].numpy(), trained()["w"], atol=6e-4)
     assert came["metrics"][KEY] == 3
-    assert updates.weight(outcome.content, KEY) == 3
+    assert updates.weight(contents.metrics(outcome.content), KEY) == 3

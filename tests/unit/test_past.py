@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from fedkube_server.blobs import BlobStore
 from fedkube_server.calls import Answer, ClientState
-from fedkube_server.folds import Fold
+from fedkube_server.folds import Fold, Sent
 from fedkube_server.halt import Ending, Halt, Halted
+from fedkube_server.landing import Landed
 from fedkube_server.past import Past
 
 from fedkube.core.errors import AppInvalid, Environment
@@ -107,6 +108,52 @@ def test_summed_updates_come_back_as_their_mean(lives):
     mean = sums.mean()["w"]
     assert mean.tolist() == [3.0, 4.0]
     mean += 1  # a strategy may
+
+
+def test_arrays_that_nobody_changes_are_written_once(lives):
+    """Of a mean, of clients' states, and of replies that are not summed."""
+    store = BlobStore()
+    frozen = store.put(memoryview(np.arange(5000, dtype=np.float32).tobytes()))
+    past = lives()
+    sizes = []
+    for turn in range(3):
+        sums = Fold({"w": (5000,), "head": (2,)}, "num-examples", 3)
+        reply = answer(float(turn), state=b"kept" * 1000)
+        head = reply.outcome.content.records[0].arrays.items[0]
+        head.name = "head"
+        (item,) = [reply.outcome.content.records[0].arrays.items.add()]
+        item.CopyFrom(head)
+        item.name, item.blob = "w", 2
+        item.shape[:] = [5000]
+        reply.blobs.append(frozen.data)
+        reply.digests = [b"head%d" % turn, b"state", frozen.digest]
+        sums.add(
+            reply.outcome,
+            [pb.Blob(digest=digest) for digest in reply.digests],
+            [Landed.known(blob) for blob in reply.blobs],
+            {"w": Sent("float32", frozen), "head": Sent("float32", frozen)},
+        )
+        past.settled(0, turn, b"asked", sums, reply)
+        past.settled(1, turn, b"asked", None, reply)
+        past.commit(sums)
+        sizes.append(past._journal.end)
+    assert sizes[0] > 24_000
+    assert max(sizes[1] - sizes[0], sizes[2] - sizes[1]) < 2000
+    past = lives()
+    for turn in range(3):
+        sums = Fold({"w": (5000,), "head": (2,)}, "num-examples", 3)
+        assert past.recall(0, turn, b"asked", sums) is not None
+        assert sums.mean()["head"].tolist() == [turn, turn]
+        assert sums.mean()["w"].tobytes() == bytes(frozen.data)
+        back = past.recall(1, turn, b"asked", None)
+        blobs = [bytes(back.blobs[item.blob]) for item in _items(back)]
+        assert blobs == [np.full(2, turn, np.float32).tobytes(), bytes(frozen.data)]
+        state = back.outcome.state.records[0].configs.items[0]
+        assert bytes(back.blobs[state.blob]) == b"kept" * 1000
+
+
+def _items(back):
+    return back.outcome.content.records[0].arrays.items
 
 
 def test_late_updates_come_back_with_the_sum_that_they_came_in(lives):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedkube.proto.v1 import exchange_pb2 as fedkube_dot_proto_dot_v1_dot_exchange__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64kube/proto/v1/journal.proto\x12\nfedkube.v1\x1a\x1f\x66\x65\x64kube/proto/v1/exchange.proto\"\x99\x02\n\x0cJournalEntry\x12\r\n\x05\x62lobs\x18\x01 \x03(\x04\x12&\n\x07opening\x18\x02 \x01(\x0b\x32\x13.fedkube.v1.OpeningH\x00\x12*\n\tcommitted\x18\x03 \x01(\x0b\x32\x15.fedkube.v1.CommittedH\x00\x12&\n\x07present\x18\x04 \x01(\x0b\x32\x13.fedkube.v1.PresentH\x00\x12$\n\x06turned\x18\x05 \x01(\x0b\x32\x12.fedkube.v1.TurnedH\x00\x12$\n\x06\x66orked\x18\x06 \x01(\x0b\x32\x12.fedkube.v1.ForkedH\x00\x12*\n\tcondensed\x18\x07 \x01(\x0b\x32\x15.fedkube.v1.CondensedH\x00\x42\x06\n\x04kind\"\x16\n\x07Opening\x12\x0b\n\x03run\x18\x01 \x01(\t\"\\\n\tCommitted\x12 \n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x11.fedkube.v1.Ended\x12\x1e\n\x04mean\x18\x02 \x01(\x0b\x32\x10.fedkube.v1.Mean\x12\r\n\x05round\x18\x03 \x01(\r\"z\n\x05\x45nded\x12\x0e\n\x06\x63lient\x18\x01 \x01(\r\x12\x0c\n\x04turn\x18\x02 \x01(\x04\x12\r\n\x05\x61sked\x18\x03 \x01(\x0c\x12$\n\x07outcome\x18\x04 \x01(\x0b\x32\x13.fedkube.v1.Outcome\x12\x1e\n\x04late\x18\x05 \x01(\x0b\x32\x10.fedkube.v1.Late\"6\n\x04Late\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x0f\n\x07\x63ounted\x18\x03 \x01(\x08\";\n\x04Mean\x12\"\n\x06\x61rrays\x18\x01 \x01(\x0b\x32\x12.fedkube.v1.Arrays\x12\x0f\n\x07weights\x18\x02 \x03(\x01\"\x1a\n\x07Present\x12\x0f\n\x07\x63lients\x18\x01 \x03(\r\")\n\x06Turned\x12\r\n\x05turns\x18\x01 \x03(\x04\x12\x10\n\x08presents\x18\x02 \x01(\x04\"$\n\x06\x46orked\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"\xaf\x01\n\tCondensed\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12\r\n\x05turns\x18\x05 \x03(\x04\x12\x10\n\x08presents\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x08 \x01(\r\x12!\n\x07\x63lients\x18\t \x03(\x0b\x32\x10.fedkube.v1.Kept\":\n\x04Kept\x12\x0e\n\x06\x63lient\x18\x01 \x01(\r\x12\"\n\x05state\x18\x02 \x01(\x0b\x32\x13.fedkube.v1.Contentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64kube/proto/v1/journal.proto\x12\nfedkube.v1\x1a\x1f\x66\x65\x64kube/proto/v1/exchange.proto\"\xa9\x02\n\x0cJournalEntry\x12\r\n\x05\x62lobs\x18\x01 \x03(\x04\x12\x0e\n\x06starts\x18\x08 \x03(\x04\x12&\n\x07opening\x18\x02 \x01(\x0b\x32\x13.fedkube.v1.OpeningH\x00\x12*\n\tcommitted\x18\x03 \x01(\x0b\x32\x15.fedkube.v1.CommittedH\x00\x12&\n\x07present\x18\x04 \x01(\x0b\x32\x13.fedkube.v1.PresentH\x00\x12$\n\x06turned\x18\x05 \x01(\x0b\x32\x12.fedkube.v1.TurnedH\x00\x12$\n\x06\x66orked\x18\x06 \x01(\x0b\x32\x12.fedkube.v1.ForkedH\x00\x12*\n\tcondensed\x18\x07 \x01(\x0b\x32\x15.fedkube.v1.CondensedH\x00\x42\x06\n\x04kind\"\x16\n\x07Opening\x12\x0b\n\x03run\x18\x01 \x01(\t\"\\\n\tCommitted\x12 \n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x11.fedkube.v1.Ended\x12\x1e\n\x04mean\x18\x02 \x01(\x0b\x32\x10.fedkube.v1.Mean\x12\r\n\x05round\x18\x03 \x01(\r\"z\n\x05\x45nded\x12\x0e\n\x06\x63lient\x18\x01 \x01(\r\x12\x0c\n\x04turn\x18\x02 \x01(\x04\x12\r\n\x05\x61sked\x18\x03 \x01(\x0c\x12$\n\x07outcome\x18\x04 \x01(\x0b\x32\x13.fedkube.v1.Outcome\x12\x1e\n\x04late\x18\x05 \x01(\x0b\x32\x10.fedkube.v1.Late\"6\n\x04Late\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x0f\n\x07\x63ounted\x18\x03 \x01(\x08\";\n\x04Mean\x12\"\n\x06\x61rrays\x18\x01 \x01(\x0b\x32\x12.fedkube.v1.Arrays\x12\x0f\n\x07weights\x18\x02 \x03(\x01\"\x1a\n\x07Present\x12\x0f\n\x07\x63lients\x18\x01 \x03(\r\")\n\x06Turned\x12\r\n\x05turns\x18\x01 \x03(\x04\x12\x10\n\x08presents\x18\x02 \x01(\x04\"$\n\x06\x46orked\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"\xaf\x01\n\tCondensed\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12\r\n\x05turns\x18\x05 \x03(\x04\x12\x10\n\x08presents\x18\x06 \x01(\x04\x12\r\n\x05state\x18\x07 \x01(\x0c\x12\x0f\n\x07\x62uffers\x18\x08 \x01(\r\x12!\n\x07\x63lients\x18\t \x03(\x0b\x32\x10.fedkube.v1.Kept\":\n\x04Kept\x12\x0e\n\x06\x63lient\x18\x01 \x01(\r\x12\"\n\x05state\x18\x02 \x01(\x0b\x32\x13.fedkube.v1.Contentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,25 +33,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedkube.proto.v1.journal_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOURNALENTRY']._serialized_start=80
-  _globals['_JOURNALENTRY']._serialized_end=361
-  _globals['_OPENING']._serialized_start=363
-  _globals['_OPENING']._serialized_end=385
-  _globals['_COMMITTED']._serialized_start=387
-  _globals['_COMMITTED']._serialized_end=479
-  _globals['_ENDED']._serialized_start=481
-  _globals['_ENDED']._serialized_end=603
-  _globals['_LATE']._serialized_start=605
-  _globals['_LATE']._serialized_end=659
-  _globals['_MEAN']._serialized_start=661
-  _globals['_MEAN']._serialized_end=720
-  _globals['_PRESENT']._serialized_start=722
-  _globals['_PRESENT']._serialized_end=748
-  _globals['_TURNED']._serialized_start=750
-  _globals['_TURNED']._serialized_end=791
-  _globals['_FORKED']._serialized_start=793
-  _globals['_FORKED']._serialized_end=829
-  _globals['_CONDENSED']._serialized_start=832
-  _globals['_CONDENSED']._serialized_end=1007
-  _globals['_KEPT']._serialized_start=1009
-  _globals['_KEPT']._serialized_end=1067
+  _globals['_JOURNALENTRY']._serialized_end=377
+  _globals['_OPENING']._serialized_start=379
+  _globals['_OPENING']._serialized_end=401
+  _globals['_COMMITTED']._serialized_start=403
+  _globals['_COMMITTED']._serialized_end=495
+  _globals['_ENDED']._serialized_start=497
+  _globals['_ENDED']._serialized_end=619
+  _globals['_LATE']._serialized_start=621
+  _globals['_LATE']._serialized_end=675
+  _globals['_MEAN']._serialized_start=677
+  _globals['_MEAN']._serialized_end=736
+  _globals['_PRESENT']._serialized_start=738
+  _globals['_PRESENT']._serialized_end=764
+  _globals['_TURNED']._serialized_start=766
+  _globals['_TURNED']._serialized_end=807
+  _globals['_FORKED']._serialized_start=809
+  _globals['_FORKED']._serialized_end=845
+  _globals['_CONDENSED']._serialized_start=848
+  _globals['_CONDENSED']._serialized_end=1023
+  _globals['_KEPT']._serialized_start=1025
+  _globals['_KEPT']._serialized_end=1083
 # @@protoc_insertion_point(module_scope)

@@ -8,8 +8,9 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JournalEntry(_message.Message):
-    __slots__ = ("blobs", "opening", "committed", "present", "turned", "forked", "condensed")
+    __slots__ = ("blobs", "starts", "opening", "committed", "present", "turned", "forked", "condensed")
     BLOBS_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
@@ -17,13 +18,14 @@ class JournalEntry(_message.Message):
     FORKED_FIELD_NUMBER: _ClassVar[int]
     CONDENSED_FIELD_NUMBER: _ClassVar[int]
     blobs: _containers.RepeatedScalarFieldContainer[int]
+    starts: _containers.RepeatedScalarFieldContainer[int]
     opening: Opening
     committed: Committed
     present: Present
     turned: Turned
     forked: Forked
     condensed: Condensed
-    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., condensed: _Optional[_Union[Condensed, _Mapping]] = ...) -> None: ...
+    def __init__(self, blobs: _Optional[_Iterable[int]] = ..., starts: _Optional[_Iterable[int]] = ..., opening: _Optional[_Union[Opening, _Mapping]] = ..., committed: _Optional[_Union[Committed, _Mapping]] = ..., present: _Optional[_Union[Present, _Mapping]] = ..., turned: _Optional[_Union[Turned, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., condensed: _Optional[_Union[Condensed, _Mapping]] = ...) -> None: ...
 
 class Opening(_message.Message):
     __slots__ = ("run",)
