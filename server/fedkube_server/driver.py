@@ -192,7 +192,7 @@ class Driver:
 
     def _withdraw_banned(self, tasks: Iterable[NewTask]) -> None:
         by_reason: dict[str, list[int]] = {}
-        for task in tasks:
+        for task in tasks if self._banned else ():
             if task.client in self._banned:
                 by_reason.setdefault(self._banned[task.client], []).append(task.id)
         for reason, ids in by_reason.items():
@@ -384,9 +384,10 @@ class Driver:
         fold = live.task.message.fold
         outcome = answer.outcome
         try:
-            reason = packed.refusal(live.task.message.frame, outcome, reply.blobs)
-            if reason is not None:
-                return reason
+            if landed:  # without bytes, nothing can be compressed
+                reason = packed.refusal(live.task.message.frame, outcome, reply.blobs)
+                if reason is not None:
+                    return reason
             live.state = self._keep_state(answer)
             if outcome.held and fold is None:
                 return "its arrays were held back, and they are needed"
@@ -588,10 +589,11 @@ class Driver:
     def _silent(session: WorkerSession) -> bool:
         return session.silent_s() >= (RELAY_HELD_S if session.relays else HELD_S)
 
-    def _perform(self, effects: Iterable[Effect]) -> None:
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        if not effects:
+            return
         todo = deque(effects)
         revoked: dict[str, list[int]] = {}
-        happened = bool(todo)
         while todo:
             effect = todo.popleft()
             match effect:
@@ -606,8 +608,7 @@ class Driver:
         for session, calls in revoked.items():
             if session in self._sessions:
                 self._sessions[session].cancel(calls)
-        if happened:
-            self.changed()
+        self.changed()
 
     def _give(self, assign: Assign) -> list[Effect]:
         """Send tasks to a worker; where they are too large to be sent, they have failed."""
@@ -625,7 +626,7 @@ class Driver:
             call = frame.calls.add()
             call.CopyFrom(live.task.call)
             state = self._state_before(live)
-            if state is not None:
+            if state is not None and state.content.records:
                 call.state.CopyFrom(state.content)
                 # The states' blobs follow the message's.
                 contents.renumber(call.state, len(blobs).__add__)

@@ -241,7 +241,7 @@ class Past:
 
     def _is_condensed(self, client: int, turn: int) -> bool:
         """Whether a message of this number was one of rounds that are still to be passed over."""
-        return any(
+        return bool(self._condensed) and any(
             turn < _of(each.entry.turns, client)
             for start, each in self._condensed.items()
             if start >= self._starts

@@ -11,6 +11,8 @@ from fedkube_server.calls import Answer, ClientState
 
 def keep(answer: Answer, store: BlobStore) -> ClientState:
     """The state after a call, with only the blobs that it refers to."""
+    if not answer.outcome.state.records:
+        return ClientState()
     content = pb.Content()
     content.CopyFrom(answer.outcome.state)
     blobs: list[StoredBlob] = []
