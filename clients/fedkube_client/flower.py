@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from flwr.app import Context, Message, Metadata, RecordDict
-from flwr.app.message import make_message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.common.logger import update_console_handler
 
-from fedkube.app import arrays, loading, tracebacks, typed_dicts
+from fedkube.app import arrays, loading, messages, tracebacks, typed_dicts
 from fedkube.app.records import Encoder, Pack, decode, from_values
 from fedkube.core.errors import AppInvalid, Rejected
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -26,7 +25,7 @@ def load(request: xpb.Load) -> tuple[Handler | None, str]:
     """Load the ClientApp; if it cannot be, None and a text for the app's author."""
     update_console_handler(colored=False)
     arrays.keep_elements()
-    typed_dicts.without_casts()
+    typed_dicts.quicken()
     try:
         app = loading.load(request.component, request.app_dir, ClientApp)
     except AppInvalid as error:
@@ -115,7 +114,7 @@ class Handler:
         )
 
     def _message(self, task: pb.Task, call: pb.Call, blobs: list[memoryview]) -> Message:
-        metadata = Metadata(
+        return messages.make(
             run_id=self._run,
             message_id=call.message_id,
             src_node_id=1,
@@ -125,9 +124,8 @@ class Handler:
             created_at=call.created_at,
             ttl=call.ttl,
             message_type=task.message_type,
+            content=decode(task.content, blobs),
         )
-        metadata.delivered_at = ""
-        return make_message(metadata, content=decode(task.content, blobs))
 
 
 def _encode(

@@ -41,6 +41,8 @@ from flwr.supercore.object_ref import load_app
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedkube.app.messages import make
+
 
 def parameters(function):
     return list(inspect.signature(function).parameters)
@@ -123,6 +125,28 @@ def test_a_message_is_made_of_its_parts_without_asking_who_speaks(monkeypatch):
     with_error = make_message(metadata(), error=Error(code=7, reason="why"))
     assert (with_error.error.code, with_error.error.reason) == (7, "why")
     assert not with_error.has_content()
+
+
+@pytest.mark.parametrize("other", [{}, {"src_task_id": 3, "dst_task_id": 4}])
+@pytest.mark.parametrize("part", [{"content": RecordDict()}, {"error": Error(7, "why")}])
+def test_a_message_of_ours_is_what_flowers_function_makes(part, other):
+    fields = {
+        "run_id": 1,
+        "message_id": "m",
+        "src_node_id": 5,
+        "dst_node_id": 6,
+        "reply_to_message_id": "r",
+        "group_id": "2",
+        "created_at": 3.5,
+        "ttl": 7.0,
+        "message_type": "train",
+        **other,
+    }
+    ours, flowers = make(**fields, **part), make_message(Metadata(**fields), **part)
+    assert vars(ours.metadata) == vars(flowers.metadata)
+    ours.__dict__.pop("_metadata")
+    flowers.__dict__.pop("_metadata")
+    assert vars(ours) == vars(flowers)
 
 
 def test_the_error_codes_that_failures_become():

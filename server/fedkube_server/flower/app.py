@@ -37,7 +37,7 @@ def execute(spec: RunSpec, grid: Grid, tracker: Tracker, number: int) -> Ending:
     """Load the ServerApp and call it; how it ended. Halted passes through."""
     update_console_handler(colored=False)
     arrays.keep_elements()
-    typed_dicts.without_casts()
+    typed_dicts.quicken()
     loading.identify(number, SUPERLINK_NODE_ID, 1)
     try:
         app = project.read(spec.app)

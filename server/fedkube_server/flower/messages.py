@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Sequence
 
 from flwr.app import Error, Message, Metadata
-from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 
+from fedkube.app.messages import make
 from fedkube.app.records import Encoder
 from fedkube.proto.v1 import exchange_pb2 as pb
 from fedkube.wire import contents, frames
@@ -71,7 +71,7 @@ def withdrawn(outcome: Ending) -> bool:
 
 def reply(asked: Metadata, outcome: Ending, message_id: str) -> Message:
     """The outcome of a message as the Message that Flower's strategies expect."""
-    metadata = Metadata(
+    return make(
         run_id=asked.run_id,
         message_id=message_id,
         src_node_id=asked.dst_node_id,
@@ -83,9 +83,10 @@ def reply(asked: Metadata, outcome: Ending, message_id: str) -> Message:
         message_type=asked.message_type,
         src_task_id=asked.dst_task_id,
         dst_task_id=asked.src_task_id,
+        content=outcome.records if isinstance(outcome, Answer) else None,
+        error=None if isinstance(outcome, Answer) else _error(outcome),
     )
-    metadata.delivered_at = ""
-    if isinstance(outcome, Answer):
-        return make_message(metadata, content=outcome.records)
-    code = _ERROR_CODES.get(outcome.code, ErrorCode.UNKNOWN)
-    return make_message(metadata, error=Error(code=code, reason=outcome.reason))
+
+
+def _error(failure: pb.Failure) -> Error:
+    return Error(_ERROR_CODES.get(failure.code, ErrorCode.UNKNOWN), failure.reason)
