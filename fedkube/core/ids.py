@@ -24,7 +24,7 @@ def derive(*parts: str | int) -> int:
     Seeds and node ids come from here, so that the same run seed gives the same clients, the same
     cohorts and the same client randomness, whichever worker serves a client and in what order.
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = "\x1f".join([f"{type(part).__name__}:{part}" for part in parts])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") & _MASK_63) or 1
 

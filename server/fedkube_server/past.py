@@ -97,12 +97,12 @@ class Condensed:
 
 @dataclass(slots=True)
 class _Pending:
-    """Calls that are over and are to be committed together.
+    """Calls that are over and are to be committed together: the entry that says so.
 
     ``digests``: of the blobs, where they are known.
     """
 
-    calls: list[journal.Ended] = field(default_factory=list)
+    entry: journal.JournalEntry = field(default_factory=journal.JournalEntry)
     blobs: list[memoryview] = field(default_factory=list)
     digests: dict[int, bytes] = field(default_factory=dict)
 
@@ -359,7 +359,7 @@ class Past:
                 and self._since is not None
                 and not self._kept
                 and self._asked
-                and not any(each.calls for each in self._pending.values())
+                and not any(each.entry.committed.calls for each in self._pending.values())
                 and self._sent == self._turns
             )
 
@@ -413,16 +413,19 @@ class Past:
         """
         if not self.keeps:
             return
-        ended = journal.Ended(client=client, turn=turn, asked=asked, late=late)
         with self._lock:
             self._asked = True
             self._turns[client] = max(self._turns[client], turn + 1)
-            pending = self._pending.setdefault(fold, _Pending())
+            pending = self._pending.get(fold)
+            if pending is None:
+                pending = self._pending[fold] = _Pending()
+            ended = pending.entry.committed.calls.add(
+                client=client, turn=turn, asked=asked, late=late
+            )
             if isinstance(outcome, Answer):
                 _copy(outcome, ended.outcome, pending, summed=fold is not None)
             else:
                 ended.outcome.failure.CopyFrom(outcome)
-            pending.calls.append(ended)
 
     def commit(self, fold: Fold | None = None, number: int = 0) -> None:
         """Put on the disk what is over; only then may anybody act upon it.
@@ -437,9 +440,8 @@ class Past:
             for summed, pending in groups.items():
                 if pending is None or (summed is not None and not summed.weights):
                     continue
-                entry = journal.JournalEntry(
-                    committed=journal.Committed(calls=pending.calls, round=number)
-                )
+                entry = pending.entry
+                entry.committed.round = number
                 if summed is not None:
                     mean = entry.committed.mean
                     mean.weights.extend(summed.weights)
