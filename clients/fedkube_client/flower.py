@@ -143,8 +143,8 @@ def _encode(
     if reply.has_error():
         _fail(outcome, pb.Failure.APP_RAISED, reply.error.reason or "the app gave no reason")
         return
-    outcome.content.CopyFrom(encoder.encode(reply.content, pack))
-    outcome.state.CopyFrom(encoder.encode(state))
+    encoder.encode(reply.content, pack, outcome.content)
+    encoder.encode(state, into=outcome.state)
     outcome.created_at = reply.metadata.created_at
     outcome.ttl = reply.metadata.ttl
 

@@ -48,12 +48,16 @@ class Encoder:
     def __post_init__(self) -> None:
         self._places = {_place(np.frombuffer(each, "u1")): each for each in self.received if each}
 
-    def encode(self, records: RecordDict, pack: Pack | None = None) -> pb.Content:
+    def encode(
+        self, records: RecordDict, pack: Pack | None = None, into: pb.Content | None = None
+    ) -> pb.Content:
         """The records without their arrays' bytes, which are added to ``blobs``.
 
-        ``pack``: may put others in the place of an array's bytes.
+        ``pack``: may put others in the place of an array's bytes. ``into``: an empty content, which
+        is filled; what is in it after an error does not count.
         """
-        content = pb.Content()
+        content = pb.Content() if into is None else into
+        content.SetInParent()
         for name, record in records.items():
             entry = content.records.add(name=name)
             if isinstance(record, ArrayRecord):
