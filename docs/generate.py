@@ -62,9 +62,9 @@ def reference() -> str:
         _table(
             ["limit", "value"],
             [
-                [f"`{name}`", f"{value:,}"]
+                [f"`{name}`", f"{value:,g} s" if isinstance(value, float) else f"{value:,}"]
                 for name, value in vars(limits).items()
-                if name.isupper() and isinstance(value, int)
+                if name.isupper()
             ],
         ),
     ]
