@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from fedkube.core import heap
 from fedkube.core.errors import FedKubeError, Rejected
 from fedkube.pki.authority import seconds_left
 from fedkube.proto.v1 import exchange_pb2 as pb
@@ -47,6 +48,7 @@ class Workers:
         self._leaving: dict[str, asyncio.TimerHandle] = {}  # of workers that were cut off
         self._looking: asyncio.Task[None] | None = None
         self._over = False
+        self._residents = heap.Residents()
 
     def handler(self) -> Any:
         """For the gRPC server; array bytes pass through as they are."""
@@ -171,6 +173,7 @@ class Workers:
             session.began = hello.began
             self._sessions[name] = session
             self._driver.join(session)
+        self._residents.came(len(self._sessions))
         session.greet(self._welcome(), hello)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
@@ -58,3 +59,23 @@ def test_the_peak_is_this_processs_and_not_that_of_who_started_it():
     )
     assert 5_000_000 < int(done.stdout) < ours.nbytes
     assert heap.peak_bytes() > ours.nbytes
+
+
+def test_what_stays_is_looked_at_when_half_of_it_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("unfreeze", "collect", "freeze"):
+        monkeypatch.setattr(gc, name, lambda name=name: done.append(name))
+    residents = heap.Residents(many=10)
+    looked_at = []
+    for there in range(1, 81):
+        residents.came(there)
+        if done:
+            assert done == ["unfreeze", "collect", "freeze"]
+            looked_at.append(there)
+            done.clear()
+    assert looked_at == [10, 20, 39, 77]
+    for _ in range(36):
+        residents.came(80)  # each in another's place
+    assert not done
+    residents.came(80)
+    assert done

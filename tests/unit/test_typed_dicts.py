@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -153,6 +155,18 @@ def test_another_kind_in_a_records_place_is_warned_of_as_by_flower(ours, caplog)
         assert "was overwritten" in before[1]
     finally:
         logger.removeHandler(caplog.handler)
+
+
+def test_a_view_is_gone_when_nobody_has_it(ours):
+    """And with it the records and their arrays, without a garbage collection."""
+    ours()
+    gc.disable()
+    try:
+        records = mixed()
+        views = [weakref.ref(getattr(records, name)) for name in typed_dicts._KINDS]
+        assert [each() for each in views] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_a_view_knows_its_records_and_what_it_may_hold(ours):
