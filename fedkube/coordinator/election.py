@@ -44,6 +44,9 @@ leaderelection.time = _SteadyTime()  # type: ignore[attr-defined, assignment]
 # try, after which there is time for another.
 _LEASE_S, _RENEW_S, _RETRY_S, _TIMEOUT_S = 20, 9, 2, 3
 
+# Between two tries to give the lease back.
+_AGAIN_S = 0.1
+
 
 class _Lock(LeaseLock):
     """A lease of which an API server that is away is asked again, in bounded time.
@@ -87,19 +90,23 @@ class _Lock(LeaseLock):
         return self._write(super().update, name, namespace, updated_record)
 
     def release(self) -> None:
-        """Give the lease back, if it is held, and take it no more."""
+        """Give the lease back, if it is held, and take it no more.
+
+        An API server that stands still is asked again for a while: nobody leads until the lease
+        ends, otherwise.
+        """
         self._released = True
         self.holds_until = 0.0
-        try:
+        until = time.monotonic() + _RENEW_S
+        while True:
             try:
                 self._give_back()
-            except ApiException as error:
-                if error.status != HTTPStatus.CONFLICT:
-                    raise
-                # A renewal that was under way has come between; there is no other after it.
-                self._give_back()
-        except (ApiException, HTTPError) as error:
-            log.warning("the lease is not given back, and ends by itself: %s", error)
+                return
+            except (ApiException, HTTPError) as error:
+                if time.monotonic() >= until or not _may_pass(error):
+                    log.warning("the lease is not given back, and ends by itself: %s", error)
+                    return
+            time.sleep(_AGAIN_S)
 
     def _give_back(self) -> None:
         # The library's own copy is of the time before its last renewal.
@@ -128,6 +135,14 @@ class _Lock(LeaseLock):
         if told and told != self._told:
             log.warning("the lease cannot be read or written, which is tried again: %s", told)
         self._told = told
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same may work in a moment; in a conflict, a renewal was under way."""
+    if not isinstance(error, ApiException):
+        return True
+    status = int(error.status or 0)
+    return status in (0, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS) or status >= 500
 
 
 class Election:

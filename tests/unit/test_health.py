@@ -18,6 +18,7 @@ import pytest
 from api_server import ApiServer
 from kubernetes import client
 from prometheus_client.parser import text_string_to_metric_families
+from urllib3.exceptions import HTTPError
 
 from fedkube.coordinator import election, health, reconciler
 from fedkube.coordinator import main as coordinator
@@ -285,6 +286,45 @@ def test_a_renewal_that_is_under_way_does_not_keep_the_lease_from_being_given_ba
     assert api_server.lease is not None
     assert api_server.lease["spec"].get("holderIdentity") is None
     assert "not given back" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("refuses", "given_back"), [(0, True), (500, True), (429, True), (403, False)]
+)
+def test_a_lease_is_given_back_to_an_api_server_that_stands_still_for_a_moment(
+    api_server: ApiServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: int,
+    given_back: bool,
+) -> None:
+    candidate = election.Election("fedkube-coordinator", "ml", "one", health.Pulse())
+    spec = {"holderIdentity": "one", "leaseDurationSeconds": 20}
+    api_server.lease = {"metadata": {"name": "l", "resourceVersion": "1"}, "spec": spec}
+    calls, tries = candidate._lock.api_instance, []
+    read = calls.read_namespaced_lease
+
+    def stand_still(*names: str) -> Any:
+        tries.append(names)
+        if len(tries) < 4:
+            raise client.exceptions.ApiException(refuses) if refuses else HTTPError("no answer")
+        return read(*names)
+
+    monkeypatch.setattr(calls, "read_namespaced_lease", stand_still)
+    candidate.resign()
+    assert api_server.lease is not None
+    assert (api_server.lease["spec"].get("holderIdentity") is None) is given_back
+    assert ("not given back" in caplog.text) is not given_back
+    assert len(tries) == (4 if given_back else 1)
+
+
+def test_a_lease_that_cannot_be_given_back_ends_by_itself(
+    api_server: ApiServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(election, "_RENEW_S", 0.5)
+    api_server.refuses = 503
+    election.Election("fedkube-coordinator", "ml", "one", health.Pulse()).resign()
+    assert "not given back, and ends by itself" in caplog.text
 
 
 def test_a_leader_waits_until_federated_runs_are_served(

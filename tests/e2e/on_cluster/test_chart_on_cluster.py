@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import yaml
 from on_cluster import COORDINATOR, ROOT, SPACE, Cluster, federated_run
 from prometheus_client.parser import text_string_to_metric_families
+
+from fedkube.coordinator.election import _LEASE_S
 
 CHART = ROOT / "helm" / "fedkube"
 CRD = "crd/federatedruns.fedkube.io"
@@ -111,9 +114,22 @@ def test_a_leader_that_is_asked_to_go_is_followed_at_once(
         "standby",
         30,
     )
+
+    def lease() -> tuple[str, datetime, datetime]:
+        (found,) = cluster.get("leases", "-n", OTHER)
+        spec = found["spec"]
+        times = (datetime.fromisoformat(spec[name]) for name in ("acquireTime", "renewTime"))
+        return spec.get("holderIdentity", ""), *times
+
+    _, _, renewed = lease()
     cluster.kubectl("-n", OTHER, "delete", "pod", old, "--wait=false")
-    # Long before the lease would have ended, which is after 20 s.
-    cluster.until(lambda: (now := release.leaders()) and now != [old], "other leader", 16)
+    holder, acquired, _ = cluster.until(
+        lambda: (now := lease())[0] not in ("", old) and now, "other holder", 60
+    )
+    # Whoever waits for a lease to end, and is not given it, has it no sooner than this.
+    print(f"{holder} had it {acquired - renewed} after the last renewal that was seen")
+    assert acquired - renewed < timedelta(seconds=_LEASE_S)
+    cluster.until(lambda: release.leaders() == [holder], "leader", 60)
 
 
 def test_what_becomes_of_a_release(cluster: Cluster, release: Release) -> None:
