@@ -59,7 +59,7 @@ class _Lock(LeaseLock):
         super().__init__(name, namespace, identity)
         self._pulse = pulse
         self._told = ""
-        self._released = False
+        self.released = False
         self.holds_until = 0.0  # in seconds that never jump
         settings = client.Configuration.get_default_copy()
         settings.retries = False  # the election tries again by itself, and counts the seconds
@@ -95,7 +95,7 @@ class _Lock(LeaseLock):
         An API server that stands still is asked again for a while: nobody leads until the lease
         ends, otherwise.
         """
-        self._released = True
+        self.released = True
         self.holds_until = 0.0
         until = time.monotonic() + _RENEW_S
         while True:
@@ -116,7 +116,7 @@ class _Lock(LeaseLock):
             self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
 
     def _write(self, call: Callable[..., bool], *arguments: Any) -> bool:
-        if self._released:
+        if self.released:
             return False
         began = time.monotonic()
         try:
@@ -124,7 +124,7 @@ class _Lock(LeaseLock):
         except HTTPError as error:
             self._note(ApiException(0, str(error)))
             return False
-        if held and not self._released:
+        if held and not self.released:
             # Another counts from when it sees this, which is later.
             self.holds_until = began + _LEASE_S
         return held
@@ -159,6 +159,11 @@ class Election:
     def holds(self) -> bool:
         """Whether nobody else can lead now. One that was stopped for a while learns it here."""
         return time.monotonic() < self._lock.holds_until
+
+    @property
+    def resigned(self) -> bool:
+        """Whether it leads no more, and has given its lease back or is about to."""
+        return self._lock.released
 
     def resign(self) -> None:
         """Let another lead at once. Whoever calls ends right after: it may do no more work."""

@@ -196,9 +196,12 @@ def main() -> None:
         except BaseException:
             log.exception("the coordinator cannot go on")
         finally:
-            os._exit(1)
+            if not candidate.resigned:
+                os._exit(1)
 
     def lose() -> None:
+        if candidate.resigned:
+            return  # the lease is being given back, after which the process ends
         log.error("the lease is lost, so that another may lead")
         os._exit(1)
 

@@ -311,7 +311,9 @@ def test_a_lease_is_given_back_to_an_api_server_that_stands_still_for_a_moment(
         return read(*names)
 
     monkeypatch.setattr(calls, "read_namespaced_lease", stand_still)
+    assert not candidate.resigned
     candidate.resign()
+    assert candidate.resigned, "or who loses a lease would end while it is given back"
     assert api_server.lease is not None
     assert (api_server.lease["spec"].get("holderIdentity") is None) is given_back
     assert ("not given back" in caplog.text) is not given_back
