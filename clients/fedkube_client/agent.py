@@ -395,10 +395,11 @@ class Agent:
         if work.task.HasField("fold"):
             self._hold(work, reply, blobs, views)
         used = _references(reply)
-        numbers = {old: new for new, old in enumerate(used)}
-        for outcome in reply.outcomes if used else ():
-            contents.renumber(outcome.content, numbers.__getitem__)
-            contents.renumber(outcome.state, numbers.__getitem__)
+        if used:
+            numbers = {old: new for new, old in enumerate(used)}
+            for outcome in reply.outcomes:
+                contents.renumber(outcome.content, numbers.__getitem__)
+                contents.renumber(outcome.state, numbers.__getitem__)
         reply.blobs.extend(blobs[old] for old in used)
         known = {blob.digest for blob in work.task.blobs}
         upload = self._uploads.add(reply, [[views[old]] for old in used], known)

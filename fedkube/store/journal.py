@@ -32,7 +32,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from blake3 import blake3
 from google.protobuf.message import DecodeError
@@ -51,7 +50,6 @@ _DIGEST = 16
 _ALIGN = 64
 _ZEROS = bytes(_ALIGN)
 _HEAD_PARTS = 4  # of an entry, before its arrays
-_NO_NAMES: Mapping[int, bytes] = MappingProxyType({})
 
 # An array of fewer bytes is written anew: to say where it is would hardly take fewer.
 _LEAST_BYTES = 1024
@@ -128,7 +126,7 @@ class Journal:
         self,
         entry: pb.JournalEntry,
         blobs: Sequence[memoryview] = (),
-        names: Mapping[int, bytes] = _NO_NAMES,
+        names: Mapping[int, bytes] | None = None,
     ) -> None:
         """Write an entry; it is durable when this returns.
 
@@ -139,6 +137,7 @@ class Journal:
         written, and for every entry that follows: nobody may act upon them. A journal that has
         reached its limit is given up with a warning: the run goes on without.
         """
+        names = names or {}
         with self._lock:
             if self._broken is not None:
                 raise self._broken

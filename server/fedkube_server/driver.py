@@ -191,8 +191,10 @@ class Driver:
         self._withdraw_banned([live.task for live in self._live.values()])
 
     def _withdraw_banned(self, tasks: Iterable[NewTask]) -> None:
+        if not self._banned:
+            return
         by_reason: dict[str, list[int]] = {}
-        for task in tasks if self._banned else ():
+        for task in tasks:
             if task.client in self._banned:
                 by_reason.setdefault(self._banned[task.client], []).append(task.id)
         for reason, ids in by_reason.items():

@@ -14,7 +14,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 
@@ -29,8 +28,6 @@ from fedkube_server.halt import Ending as RunEnding
 from fedkube_server.halt import Halt
 
 log = logging.getLogger("fedkube.server")
-
-_NOT_KNOWN: Mapping[int, bytes] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -460,7 +457,7 @@ class Past:
         self,
         entry: journal.JournalEntry,
         blobs: Sequence[memoryview] = (),
-        digests: Mapping[int, bytes] = _NOT_KNOWN,
+        digests: Mapping[int, bytes] | None = None,
     ) -> None:
         """Keep an entry, or end the run: an app that catches errors must not go on without."""
         if self._journal is None:
